@@ -1,0 +1,42 @@
+# Everything runs in a virtual environment of the project's own; the control plane's programs are built once into
+# ~/.cache/registry-mirror-operator.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint lock tools clean
+
+help:  ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.x $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing Python packages into $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+tools: $(STAMP)  ## Build (once) etcd, kube-apiserver and kubectl for the demo and the tests.
+	@$(BIN)/python -m tests.harness build >/dev/null
+
+demo: $(STAMP) tools  ## Run the operator against a real API server with three nodes; DEMO_KEEP=1 leaves it running.
+	@$(BIN)/python -m tests.demo
+
+test: lint tools  ## Run every check and every test.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(STAMP)  ## Run the linters, the type checker and the import contract.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+lock: $(STAMP)  ## Pin all dependencies anew, with hashes, for every platform.
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade --extra dev pyproject.toml -o requirements-dev.lock
+
+clean:  ## Remove the virtual environment and caches in the tree.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
