@@ -1,0 +1,219 @@
+"""The operator on real components: a control plane, the controller and agents as processes, and nodes that are host
+roots in temporary directories. Shared by the end-to-end tests and the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .controlplane import ControlPlane
+from .processes import Process
+
+_T = TypeVar("_T")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SYSTEM = "registry-mirror-system"
+BUNDLES = "registry-mirror-bundles"
+
+# What a node of each runtime has on its disk before the operator comes, and what its kubelet reports.
+_HOST_FILES: Mapping[str, Mapping[str, str]] = {
+    "k3s": {"/etc/rancher/k3s/config.yaml": "node-name: demo\n"},
+    "rke2": {"/etc/rancher/rke2/config.yaml": "node-name: demo\n"},
+    "containerd": {
+        "/etc/containerd/config.toml": (
+            'version = 3\n\n[plugins."io.containerd.cri.v1.images".registry]\n'
+            '  config_path = "/etc/containerd/certs.d"\n'
+        )
+    },
+}
+_VERSIONS: Mapping[str, tuple[str, str]] = {
+    "k3s": ("v1.33.4+k3s1", "containerd://2.1.4-k3s1"),
+    "rke2": ("v1.33.4+rke2r1", "containerd://2.1.4-k3s1"),
+    "containerd": ("v1.33.4", "containerd://2.1.4"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node: its name, its runtime, and the directory that is its file system."""
+
+    name: str
+    runtime: str
+    root: Path
+
+    def path(self, path: str) -> Path:
+        """Where a path of the node is on this machine."""
+        return self.root / path.lstrip("/")
+
+    def text(self, path: str) -> str | None:
+        """A file of the node, or None."""
+        found = self.path(path)
+        return found.read_text() if found.is_file() else None
+
+    def files(self) -> dict[str, str]:
+        """All files of the node by path, without what the agent keeps for itself."""
+        return {
+            f"/{item.relative_to(self.root)}": item.read_text()
+            for item in sorted(self.root.rglob("*"))
+            if item.is_file() and not str(item.relative_to(self.root)).startswith("var/lib/registry-mirror")
+        }
+
+
+class Cluster:
+    """A control plane with the operator on it. Use as a context manager; everything ends with it."""
+
+    def __init__(self, work: Path, *, detached: bool = False) -> None:
+        """Keep everything below ``work``; ``detached`` processes survive us (see ControlPlane)."""
+        self.work = work
+        self.detached = detached
+        self.plane = ControlPlane(work / "plane", detached=detached)
+        self.nodes: dict[str, Node] = {}
+        self.controller: Process | None = None
+        self.agents: dict[str, Process] = {}
+        self.http = ""
+
+    def __enter__(self) -> Cluster:
+        self.plane.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every process, agents and controller before the API server."""
+        for process in (*self.agents.values(), self.controller):
+            if process is not None:
+                process.stop()
+        self.plane.stop()
+
+    def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
+        """Run kubectl as the administrator."""
+        return self.plane.kubectl(*args, input=input, check=check)
+
+    def get(self, *args: str) -> Any:
+        """``kubectl get … -o json``, decoded."""
+        return json.loads(self.kubectl("get", *args, "-o", "json"))
+
+    def install(self) -> None:
+        """Apply crds/ and manifests/base: what a user installs, short of the pods that nothing here would run."""
+        self.kubectl("apply", "-k", str(REPOSITORY / "manifests" / "base"))
+        self.kubectl(
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            *(f"crd/{name}.registrymirror.io" for name in _CRDS),
+        )
+
+    def start_controller(self) -> Process:
+        """Start the controller with the permissions of its service account, and wait until it is ready."""
+        kubeconfig = self.plane.service_account_kubeconfig(SYSTEM, "registry-mirror-controller")
+        self.http = f"http://127.0.0.1:{_free_port()}"
+        argv = ["controller", "--http-address", self.http.removeprefix("http://")]
+        self.controller = self._start("controller", argv, kubeconfig)
+        self.until(lambda: self.http_get("/readyz") == "ok\n", "the controller is ready")
+        return self.controller
+
+    def http_get(self, path: str) -> str:
+        """What the controller answers, or nothing if it does not."""
+        try:
+            with urllib.request.urlopen(self.http + path, timeout=5) as response:
+                return str(response.read().decode())
+        except OSError:
+            return ""
+
+    def add_node(self, name: str, runtime: str, labels: Mapping[str, str] | None = None) -> Node:
+        """Make a Node object as a kubelet would, and the file system that goes with it."""
+        node = Node(name, runtime, self.work / "hosts" / name)
+        for path, content in _HOST_FILES[runtime].items():
+            node.path(path).parent.mkdir(parents=True, exist_ok=True)
+            node.path(path).write_text(content)
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": dict(labels or {})}}
+        self.kubectl("create", "-f", "-", input=json.dumps(body))
+        kubelet, containerd = _VERSIONS[runtime]
+        info = {"kubeletVersion": kubelet, "containerRuntimeVersion": containerd}
+        patch = json.dumps({"status": {"nodeInfo": info}})
+        self.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", patch)
+        self.nodes[name] = node
+        return node
+
+    def start_agent(self, name: str, *extra: str) -> Process:
+        """Start the agent of a node with the permissions of the agents' service account."""
+        kubeconfig = self.plane.service_account_kubeconfig(SYSTEM, "registry-mirror-agent")
+        node = self.nodes[name]
+        argv = ["agent", "--node-name", name, "--host-root", str(node.root), *extra]
+        self.agents[name] = self._start(f"agent-{name}", argv, kubeconfig)
+        return self.agents[name]
+
+    def _start(self, name: str, argv: list[str], kubeconfig: Path) -> Process:
+        env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(REPOSITORY / "operator")}
+        command = [sys.executable, "-m", "registry_mirror", *argv]
+        process = Process(name, command, env, self.work / f"{name}.log", cwd=self.work, detached=self.detached)
+        return process.start()
+
+    def until(self, check: Callable[[], _T], what: str, timeout: float = 20.0) -> _T:
+        """Look again and again until ``check`` gives something true; fails with the logs' ends after ``timeout`` s."""
+        deadline = time.monotonic() + timeout
+        while True:
+            found = check()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout:.0f} s: {what}\n{self._logs()}")
+            time.sleep(0.05)
+
+    def _logs(self) -> str:
+        processes = [process for process in (self.controller, *self.agents.values()) if process is not None]
+        return "\n".join(f"--- {process.name}\n{process.tail(15)}" for process in processes)
+
+    # ---- what tests and demo ask for -----------------------------------------------------------------------------
+
+    def apply(self, *documents: Mapping[str, Any]) -> str:
+        """``kubectl apply`` of those objects."""
+        return self.kubectl("apply", "-f", "-", input="\n---\n".join(json.dumps(item) for item in documents))
+
+    def condition(self, name: str, type_: str = "Ready", kind: str = "registrymirror") -> dict[str, Any]:
+        """A condition of an object, empty while it is not there."""
+        status = self.get(kind, name).get("status") or {}
+        return next((item for item in status.get("conditions") or () if item["type"] == type_), {})
+
+    def settled(self, name: str) -> bool:
+        """Whether the controller has seen the newest spec of a RegistryMirror and has nothing left to do for it."""
+        found = self.get("registrymirror", name)
+        status = found.get("status") or {}
+        conditions = {item["type"]: item["status"] for item in status.get("conditions") or ()}
+        seen = status.get("observedGeneration") == found["metadata"]["generation"]
+        return seen and conditions.get("Reconciling") == "False"
+
+    def wait_settled(self, name: str) -> dict[str, Any]:
+        """Wait for ``settled``; gives the status."""
+        self.until(lambda: self.settled(name), f"{name} is settled")
+        status: dict[str, Any] = self.get("registrymirror", name)["status"]
+        return status
+
+
+_CRDS = ("registrymirrors", "registrymirrorpolicies", "noderegistryconfigs")
+
+
+def mirror(name: str, registry: str, *urls: str, **spec: Any) -> dict[str, Any]:
+    """A RegistryMirror document."""
+    return {
+        "apiVersion": "registrymirror.io/v1alpha1",
+        "kind": "RegistryMirror",
+        "metadata": {"name": name},
+        "spec": {"registry": registry, "endpoints": [{"url": url} for url in urls], **spec},
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
