@@ -1,0 +1,5 @@
+"""``python -m registry_mirror`` is ``registry-mirror``."""
+
+from .cli.main import main
+
+main()

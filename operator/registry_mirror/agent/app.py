@@ -1,0 +1,162 @@
+"""The agent's life: follow one object, reconcile when it changes and every so often, report, until told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import random
+import signal
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from ..api import parse
+from ..api.errors import InvalidError, ProblemError, WaitingError
+from ..api.models import NodeRegistryConfig, NodeRegistryConfigStatus
+from ..kube.errors import ApiError
+from ..kube.resources import AGENT, CONFIGS
+from ..kube.rest import Rest
+from .node import Node
+
+_log = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 300
+_BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``resync`` is how often, in seconds, the files are compared with what they should be without being asked."""
+
+    node_name: str
+    resync: float = 30.0
+
+
+class Agent:
+    """One agent process. ``run`` returns after ``stop``, or after SIGTERM or SIGINT."""
+
+    def __init__(self, rest: Rest, node: Node, settings: Settings) -> None:
+        self._rest = rest
+        self._node = node
+        self._settings = settings
+        self._stop = threading.Event()
+        self._changes: queue.Queue[NodeRegistryConfig | None] = queue.Queue()
+        self._failures = 0
+
+    def install_signal_handlers(self) -> None:
+        """Stop on SIGTERM and SIGINT; call from the main thread."""
+
+        def handle(_number: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
+
+    def stop(self) -> None:
+        """Make ``run`` return soon; safe from any thread and from a signal handler."""
+        self._stop.set()
+        self._changes.put(None)
+
+    def run(self) -> None:
+        """Follow the object until stopped."""
+        threading.Thread(target=self._follow, name="watch", daemon=True).start()
+        config: NodeRegistryConfig | None = None
+        wait: float | None = None
+        while not self._stop.is_set():
+            changed = self._next(wait)
+            if self._stop.is_set():
+                return
+            config = changed or config
+            if config is None:
+                wait = None
+                continue
+            if not config.metadata.uid:
+                config, wait = (
+                    None,
+                    None,
+                )  # deleted: nothing to report to; the files stay until a new one says otherwise
+                continue
+            config, wait = self._pass(config)
+
+    def _next(self, wait: float | None) -> NodeRegistryConfig | None:
+        """Give the newest state of the object, or None when it is time to look again without a change."""
+        newest = None
+        with contextlib.suppress(queue.Empty):
+            newest = self._changes.get(timeout=wait)
+            while True:
+                newest = self._changes.get_nowait()
+        return newest
+
+    def _pass(self, config: NodeRegistryConfig) -> tuple[NodeRegistryConfig, float]:
+        status, problem = self._node.reconcile(config, _now())
+        try:
+            if status != config.status:
+                _log.info("%s", _summary(status))
+                self._rest.apply_status(CONFIGS, config.metadata.name, msgspec.to_builtins(status), AGENT)
+                config = msgspec.structs.replace(config, status=status)
+        except ApiError as error:
+            problem = error
+        if problem is None:
+            self._failures = 0
+            return config, self._settings.resync
+        _log.warning("%s: %s", problem.reason, problem.message)
+        if isinstance(problem, WaitingError):
+            return config, problem.after
+        if isinstance(problem, InvalidError):
+            return config, self._settings.resync
+        self._failures += 1
+        return config, _BACKOFF[min(self._failures, len(_BACKOFF)) - 1] * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _follow(self) -> None:
+        failures = 0
+        selector = f"metadata.name={self._settings.node_name}"
+        while not self._stop.is_set():
+            try:
+                found = self._rest.list(CONFIGS, fieldSelector=selector)
+                version = found["metadata"]["resourceVersion"]
+                items = found.get("items") or []
+                self._seen(items[0] if items else None)
+                failures = 0
+                while version and not self._stop.is_set():
+                    version = self._watch(selector, version)
+            except ProblemError as error:
+                _log.warning("%s: %s", error.reason, error.message)
+                failures += 1
+                self._stop.wait(_BACKOFF[min(failures, len(_BACKOFF)) - 1] * random.uniform(0.8, 1.2))  # noqa: S311
+
+    def _watch(self, selector: str, version: str) -> str:
+        """Follow one watch to its end; gives the version to go on from, empty if the list must be read again."""
+        for event in self._rest.watch(CONFIGS, seconds=_WATCH_SECONDS, fieldSelector=selector, resourceVersion=version):
+            body = event["object"]
+            if event["type"] == "ERROR":
+                return ""
+            version = body["metadata"]["resourceVersion"]
+            if event["type"] in ("ADDED", "MODIFIED"):
+                self._seen(body)
+            elif event["type"] == "DELETED":
+                self._seen(None)
+        return version
+
+    def _seen(self, body: dict[str, Any] | None) -> None:
+        if body is None:
+            _log.info("there is no NodeRegistryConfig %s: waiting for the controller", self._settings.node_name)
+            gone = {"metadata": {"name": self._settings.node_name}}
+            self._changes.put(parse.node_registry_config(gone))
+            return
+        self._changes.put(parse.node_registry_config(body))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _summary(status: NodeRegistryConfigStatus) -> str:
+    """One line for the log; conditions carry no secrets."""
+    parts = [f"revision {status.applied_revision[:12] or 'none'}"]
+    parts += [f"{item.type}={item.status} ({item.reason})" for item in status.conditions]
+    return ", ".join(parts)

@@ -1,0 +1,109 @@
+"""Making the files of a node equal to a bundle: check everything, stage everything, and only then change anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from ..api.errors import FieldError, InvalidError
+from ..api.models import RuntimeFacts
+from ..core.bundle import PUBLIC_MODE, SECRET_MODE, Bundle, File
+from ..core.layout import layout
+from . import state as memory
+from .host import Host, write_all
+from .state import State
+
+_MAX_FILES = 2048
+_MAX_SIZE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one pass did: paths written, paths restored or removed, and which of those written others had changed."""
+
+    written: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
+
+
+def apply(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts) -> tuple[State, Outcome]:
+    """Make the node's files equal to the bundle; gives the record as saved, and what was done.
+
+    Does nothing at all when nothing differs. Raises InvalidError for a bundle that must not be applied (nothing is
+    touched then) and HostError; after a HostError the same call goes on where it stopped.
+    """
+    check(bundle, facts)
+    wanted = {file.path for file in bundle.files}
+    differing = [file for file in bundle.files if _differs(host, file)]
+    stale = [path for path in reversed(state.originals) if path not in wanted]
+    known = state.revision == bundle.revision
+    repaired = tuple(file.path for file in differing) if known else ()
+    if not differing and not stale and known:
+        return state, Outcome()
+    state = memory.adopt(host, state, [file.path for file in bundle.files])
+    write_all(host, differing)
+    restored = {}
+    for path in stale:
+        restored[path] = state.originals[path]
+        state = memory.restore(host, state, path)
+    changed = state.start_settings != bundle.start_settings or state.revision == ""
+    state = replace(
+        state,
+        revision=bundle.revision,
+        start_settings=bundle.start_settings,
+        written_at=time.time_ns() if changed else state.written_at,
+    )
+    memory.save(host, state)
+    for original in restored.values():
+        memory.forget_copy(host, original)
+    return state, Outcome(tuple(file.path for file in differing), tuple(restored), repaired)
+
+
+def check(bundle: Bundle, facts: RuntimeFacts) -> None:
+    """Refuse a bundle that is not for this runtime or that would write elsewhere; raises InvalidError."""
+    errors = tuple(_bundle_errors(bundle, facts))
+    if errors:
+        raise InvalidError(f"bundle {bundle.name}", errors[:5], "BundleRefused")
+
+
+def _bundle_errors(bundle: Bundle, facts: RuntimeFacts) -> Iterator[FieldError]:
+    if bundle.runtime != facts.name:
+        yield FieldError("runtime", bundle.runtime, f"this node runs {facts.name}")
+    if len(bundle.files) > _MAX_FILES:
+        yield FieldError("files", f"{len(bundle.files)} files", f"at most {_MAX_FILES} are accepted")
+    allowed, seen = layout(facts), set()
+    for index, file in enumerate(bundle.files):
+        where = f"files[{index}]"
+        if not allowed.allows(file.path):
+            yield FieldError(where, repr(file.path[:200]), f"it is not a file of {facts.name} on this node")
+        if file.path in seen:
+            yield FieldError(where, repr(file.path[:200]), "it is there twice")
+        if file.mode not in (PUBLIC_MODE, SECRET_MODE):
+            yield FieldError(where, f"mode {file.mode:o}", f"{PUBLIC_MODE:o} and {SECRET_MODE:o} are accepted")
+        if len(file.content) > _MAX_SIZE:
+            yield FieldError(where, f"{len(file.content)} characters", f"at most {_MAX_SIZE} are accepted")
+        seen.add(file.path)
+
+
+def _differs(host: Host, file: File) -> bool:
+    found = host.read(file.path)
+    return found is None or found.mode != file.mode or found.content != file.content.encode()
+
+
+def waiting_for_restart(state: State) -> tuple[str, ...]:
+    """Name the settings that the runtime does not have yet, or still has, until it starts again."""
+    names = {*state.start_settings, *state.in_force}
+    return tuple(sorted(name for name in names if state.start_settings.get(name) != state.in_force.get(name)))
+
+
+def runtime_started(state: State, started_at: int | None) -> State:
+    """Take note of a start of the runtime: what was on disk before it is in force now.
+
+    ``started_at`` is when the runtime made its socket, in nanoseconds since 1970, or None if that is not known.
+    """
+    if started_at is None or started_at <= state.written_at or state.in_force == state.start_settings:
+        return state
+    return replace(state, in_force=state.start_settings)

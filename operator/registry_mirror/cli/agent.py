@@ -1,0 +1,62 @@
+"""``registry-mirror agent``: run the node agent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from ..api.models import RuntimeName
+from ..kube.resources import BUNDLE_NAMESPACE
+from .main import EXIT_CODES, log_level_option
+
+
+@click.command("agent", epilog=EXIT_CODES)
+@click.option("--node-name", required=True, envvar="NODE_NAME", help="The node that this agent looks after.")
+@click.option(
+    "--host-root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("/host"),
+    show_default=True,
+    help="Where the node's file system is mounted.",
+)
+@click.option("--bundle-namespace", default=BUNDLE_NAMESPACE, show_default=True, help="Where bundles are kept.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", *get_args(RuntimeName)]),
+    default="auto",
+    show_default=True,
+    help="The node's container runtime; auto finds it, and does nothing if there are several.",
+)
+@click.option(
+    "--resync",
+    type=click.FloatRange(min=1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often files are checked for changes by others.",
+)
+@log_level_option
+def command(
+    node_name: str, host_root: Path, bundle_namespace: str, runtime: str, resync: float, log_level: str
+) -> None:
+    """Run the node agent until it is told to stop.
+
+    It finds the cluster through the pod's service account, else through $KUBECONFIG.
+
+    \b
+    Example: registry-mirror agent --node-name node-1 --host-root /host --runtime k3s
+    """
+    from ..agent.app import Agent, Settings
+    from ..agent.host import Host
+    from ..agent.node import Node
+    from ..kube.rest import Rest, connection
+
+    rest = Rest(connection(os.environ))
+    wanted: RuntimeName | None = None if runtime == "auto" else runtime  # type: ignore[assignment]  # click checked it
+    node = Node(Host(host_root), rest, bundle_namespace, wanted)
+    agent = Agent(rest, node, Settings(node_name=node_name, resync=resync))
+    agent.install_signal_handlers()
+    agent.run()

@@ -1,0 +1,83 @@
+"""``registry-mirror``: the entry point. Commands are imported only when they run, so that each starts fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..api.errors import InvalidError, ProblemError
+
+COMMANDS = {
+    "render": "Render the files of a node from RegistryMirror objects, without a cluster.",
+    "controller": "Run the controller (in its Deployment).",
+    "agent": "Run the node agent (in its DaemonSet).",
+}
+EXIT_CODES = "Exit codes: 0 success, 1 the input is wrong or the work failed, 2 the command line is wrong."
+
+
+class _Lazy(click.Group):
+    """A group that knows its commands by name and summary, and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="registry-mirror")
+def command() -> None:
+    """One Kubernetes object instead of registries.yaml and hosts.toml on every node.
+
+    \b
+    Example: registry-mirror render -f mirrors.yaml --runtime k3s
+    """
+
+
+def main() -> None:
+    """Run the command line; errors of the closed set end with exit code 1 and their text, never with a traceback."""
+    try:
+        command(prog_name="registry-mirror", standalone_mode=True)
+    except InvalidError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        sys.exit(1)
+    except ProblemError as error:
+        click.echo(f"error: {error.message}", err=True)
+        sys.exit(1)
+
+
+def log_level(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Set up logging for the long-running commands: one line an entry, to standard error."""
+    import logging
+
+    logging.basicConfig(
+        level=value.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    for noisy in ("kopf", "aiohttp", "urllib3"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(value.upper())))
+    return value
+
+
+def log_level_option(function: Any) -> Any:
+    """Add ``--log-level``."""
+    levels = click.Choice(["debug", "info", "warning", "error"])
+    return click.option(
+        "--log-level", type=levels, default="info", show_default=True, callback=log_level, help="How much to log."
+    )(function)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""The controller's life: read everything once, then follow the watches, work off the queue and answer health checks."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+from kubernetes.aio.client import Configuration
+
+from ..api.errors import InvalidError
+from ..kube.client import Api, load_configuration
+from ..kube.errors import ApiError
+from ..kube.resources import CONFIG_MAPS, SECRETS, Resource
+from .http import serve
+from .metrics import Metrics
+from .reconcile import Reconciler
+from .store import WATCHED, Store
+
+_log = logging.getLogger(__name__)
+
+DIGEST_KEY = "registry-mirror-digest-key"
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``relist`` is how often, in seconds, everything is read anew; ``workers`` how many keys are worked on at once."""
+
+    namespace: str
+    bundle_namespace: str
+    http_address: str
+    relist: float = 300.0
+    workers: int = 16
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises InvalidError if there is no cluster to work for, and whatever ends kopf."""
+    configuration, in_pod = await load_configuration()
+    configuration.connection_pool_maxsize = settings.workers + 8
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Api(configuration) as api:
+        await _Controller(settings, api, configuration, in_pod, stop).run()
+
+
+class _Controller:
+    def __init__(
+        self, settings: Settings, api: Api, configuration: Configuration, in_pod: bool, stop: asyncio.Event
+    ) -> None:
+        self._settings = settings
+        self._api = api
+        self._configuration = configuration
+        self._in_pod = in_pod
+        self._stop = stop
+        self._store = Store()
+        self._metrics = Metrics()
+        self._reconciler: Reconciler | None = None
+
+    async def run(self) -> None:
+        server = await serve(self._settings.http_address, self._metrics, self._queue_lag)
+        try:
+            await self._until_stopped(self._work())
+        finally:
+            await server.cleanup()
+
+    async def _until_stopped(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        waiter = asyncio.ensure_future(self._stop.wait())
+        done, _ = await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if task not in done:
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            _log.info("stopped")
+
+    async def _work(self) -> None:
+        key = await self._patiently(self._digest_key)
+        reconciler = Reconciler(
+            self._store,
+            self._api,
+            self._metrics,
+            key=key,
+            bundle_namespace=self._settings.bundle_namespace,
+            now=_now,
+        )
+        await self._patiently(lambda: self._relist(None))
+        await self._patiently(reconciler.recover)
+        self._reconciler = reconciler
+        reconciler.resync()
+        _log.info("ready: %d mirrors, %d nodes", len(self._store.mirrors), len(self._store.nodes))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reconciler.queue.run(self._settings.workers))
+            group.create_task(self._relist_forever(reconciler))
+            group.create_task(self._watch(reconciler))
+
+    async def _patiently(self, action: Any) -> Any:
+        """Try until the API server lets it succeed: it may start later than we do, and so may the CRDs come later."""
+        delay = 0.5
+        while True:
+            try:
+                return await action()
+            except ApiError as error:
+                _log.warning("%s; trying again in %.0f s", error.message, delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 30.0)
+
+    async def _digest_key(self) -> bytes:
+        """Read the key of all digests, or make it; it must outlive us, or every node would get a new revision."""
+        namespace = self._settings.namespace
+        value = base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+        body = {"metadata": {"name": DIGEST_KEY}, "immutable": True, "data": {"key": value}}
+        found = await self._api.get(SECRETS, DIGEST_KEY, namespace)
+        if found is None:
+            await self._api.create(SECRETS, body, namespace)
+            found = await self._api.get(SECRETS, DIGEST_KEY, namespace)
+        data = (found or {}).get("data") or {}
+        key = base64.b64decode(data.get("key", ""))
+        if not 16 <= len(key) <= 64:
+            raise ApiError(0, "DigestKeyInvalid", f"Secret {namespace}/{DIGEST_KEY} has no key of 16 to 64 bytes")
+        return key
+
+    # ---- watches and lists ---------------------------------------------------------------------------------------
+
+    def _namespace_of(self, resource: Resource) -> str:
+        return self._settings.namespace if resource in (SECRETS, CONFIG_MAPS) else ""
+
+    async def _relist(self, reconciler: Reconciler | None) -> None:
+        for resource in WATCHED:
+            bodies, version = await self._api.list(resource, self._namespace_of(resource))
+            for name in self._store.replace(resource, bodies, version):
+                if reconciler is not None:
+                    reconciler.changed(resource, name)
+
+    async def _relist_forever(self, reconciler: Reconciler) -> None:
+        while True:
+            await asyncio.sleep(self._settings.relist)
+            try:
+                await self._relist(reconciler)
+                reconciler.resync()
+            except ApiError as error:
+                _log.warning("%s", error.message)
+
+    async def _watch(self, reconciler: Reconciler) -> None:
+        registry = kopf.OperatorRegistry()
+        for resource in WATCHED:
+            self._on_event(registry, resource, reconciler)
+
+        @kopf.on.login(registry=registry)
+        async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+            return kopf.login_with_service_account(**kwargs) if self._in_pod else await self._login()
+
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.scanning.disabled = True  # it would take permission to read all CRDs and namespaces
+        settings.watching.server_timeout = 300
+        settings.watching.reconnect_backoff = 0.1
+        settings.queueing.exit_timeout = 0.5
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            namespaces=[self._settings.namespace],
+            stop_flag=self._stop,
+        )
+        if not self._stop.is_set():
+            raise RuntimeError("the watches ended")
+
+    def _on_event(self, registry: kopf.OperatorRegistry, resource: Resource, reconciler: Reconciler) -> None:
+        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
+        async def seen(event: Mapping[str, Any], **_: Any) -> None:
+            body = event["object"]
+            name = body["metadata"]["name"]
+            try:
+                deleted = event["type"] == "DELETED"
+                if self._store.drop(resource, body) if deleted else self._store.put(resource, body):
+                    reconciler.changed(resource, name)
+            except InvalidError as error:
+                _log.warning("%s", error.message)
+
+    async def _login(self) -> kopf.ConnectionInfo:
+        """Say to kopf what the official client read from the kubeconfig."""
+        configuration = self._configuration
+        settings: dict[str, Any] = next(iter((await configuration.auth_settings()).values()), {})
+        header = str(settings.get("value", ""))
+        scheme, _, token = header.partition(" ")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            ca_data=configuration.ca_cert_data,
+            insecure=not configuration.verify_ssl,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+    def _queue_lag(self) -> float | None:
+        """For how long work has been due, in seconds; None while not everything has been read once."""
+        if self._reconciler is None:
+            return None
+        self._metrics.depth.set(len(self._reconciler.queue))
+        lag = self._reconciler.queue.lag()
+        self._metrics.lag.set(lag)
+        return lag
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

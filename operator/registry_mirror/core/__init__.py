@@ -1,0 +1,1 @@
+"""The decisions of the program as pure functions: no cluster, no disk, no clock. See docs/architecture.md."""

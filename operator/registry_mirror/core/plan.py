@@ -1,0 +1,105 @@
+"""What every node is to have, worked out from all mirrors and one node's facts and labels.
+
+Nodes that look alike (same runtime facts, same values of the labels that any selector asks for) share one plan, so the
+work grows with the number of kinds of nodes, not with the number of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..api.models import LabelSelector, RuntimeFacts
+from .bundle import Bundle, MirrorProblem, Rendered, seal
+from .render import RENDERERS, render
+from .resolve import ResolvedMirror
+from .select import Selection, select
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """The plan for one kind of node.
+
+    ``bundle`` is None while the agent has not reported which runtime it found. ``in_force`` names the mirrors that the
+    bundle carries; ``conflicts`` maps each mirror that had to stand back to the one that won; ``problems`` maps each
+    mirror that cannot be had on such a node to the reason; ``needs_start`` maps the settings that wait for a start of
+    the runtime to the mirrors that want them.
+    """
+
+    bundle: Bundle | None
+    in_force: frozenset[str]
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, MirrorProblem] = field(default_factory=dict)
+    needs_start: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    embedded_registry: bool = False
+
+
+class Planner:
+    """Plans nodes for one state of all mirrors; make a new one when a mirror or a source changes."""
+
+    def __init__(self, mirrors: Iterable[ResolvedMirror], key: bytes) -> None:
+        """Take the mirrors and the key for digests (16 to 64 bytes)."""
+        self._mirrors = tuple(mirrors)
+        self._key = key
+        self._label_keys = frozenset(_label_keys(self._mirrors))
+        self._plans: dict[tuple[bytes, tuple[tuple[str, str], ...]], NodePlan] = {}
+
+    def plan(self, facts: RuntimeFacts | None, labels: Mapping[str, str]) -> NodePlan:
+        """Give the plan for a node with those facts (None: not reported yet) and labels."""
+        relevant = tuple(sorted((key, labels[key]) for key in self._label_keys if key in labels))
+        key = (msgspec.json.encode(facts), relevant)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = self._make(facts, select(self._mirrors, labels))
+        return found
+
+    def _make(self, facts: RuntimeFacts | None, selection: Selection) -> NodePlan:
+        names = frozenset(mirror.name for mirror in selection.mirrors)
+        if facts is None:
+            return NodePlan(None, names, selection.conflicts)
+        rendered = _render(facts, selection.mirrors)
+        problems = {problem.mirror: problem for problem in rendered.problems}
+        sources = tuple(mirror for mirror in selection.mirrors if mirror.name not in problems)
+        return NodePlan(
+            bundle=seal(facts.name, rendered, sources, self._key),
+            in_force=names - problems.keys(),
+            conflicts=selection.conflicts,
+            problems=problems,
+            needs_start={name: setting.mirrors for name, setting in rendered.start_settings.items()},
+            embedded_registry=facts.embedded_registry is not None,
+        )
+
+
+def _render(facts: RuntimeFacts, mirrors: tuple[ResolvedMirror, ...]) -> Rendered:
+    problem = unsupported(facts)
+    if problem is None:
+        return render(facts, mirrors)
+    reason, message = problem
+    return Rendered((), {}, tuple(MirrorProblem(mirror.name, reason, message) for mirror in mirrors))
+
+
+def unsupported(facts: RuntimeFacts) -> tuple[str, str] | None:
+    """Say why nothing can be rendered for a runtime, as reason and message; None if something can."""
+    if facts.name not in RENDERERS:
+        return "RuntimeUnsupported", f"this version of the operator does not configure {facts.name}"
+    if not facts.config_path:
+        return (
+            "ConfigPathNotSet",
+            'containerd reads no hosts.toml on this node: set config_path = "/etc/containerd/certs.d" in '
+            f"{facts.config_file}, restart containerd once, and the agent goes on by itself",
+        )
+    return None
+
+
+def _label_keys(mirrors: Iterable[ResolvedMirror]) -> Iterator[str]:
+    for mirror in mirrors:
+        for selector in (mirror.node_selector, *(endpoint.node_selector for endpoint in mirror.endpoints)):
+            yield from _selector_keys(selector)
+
+
+def _selector_keys(selector: LabelSelector | None) -> Iterator[str]:
+    if selector is not None:
+        yield from selector.match_labels
+        yield from (item.key for item in selector.match_expressions)

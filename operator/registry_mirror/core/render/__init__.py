@@ -1,0 +1,26 @@
+"""From mirrors to the files of a runtime: one module a runtime, found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...api.models import RuntimeFacts
+from ..bundle import Rendered
+from ..resolve import ResolvedMirror
+from . import containerd, k3s
+
+Renderer = Callable[[RuntimeFacts, Sequence[ResolvedMirror]], Rendered]
+
+RENDERERS: Mapping[str, Renderer] = {
+    "k3s": k3s.render,
+    "rke2": k3s.render,
+    "containerd": containerd.render,
+}
+
+
+def render(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror]) -> Rendered:
+    """Render the mirrors that are in force on a node (at most one a registry) for its runtime.
+
+    Raises KeyError for a runtime without a renderer: ask ``RENDERERS`` first.
+    """
+    return RENDERERS[facts.name](facts, mirrors)

@@ -1,0 +1,79 @@
+"""The one way a value gets into a file: Jinja2 templates with a filter that quotes, and a proof by reading back.
+
+A value is never interpolated raw, so no name, URL, password or pattern can end its string and start a line of its own
+(architecture.md, convention 10).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import jinja2
+import yaml
+
+# What must not stand raw in a TOML basic string or a YAML double-quoted scalar: controls (C0, DEL, C1), the line and
+# paragraph separators and the byte order mark, which YAML reads as breaks or refuses.
+_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+class RenderMismatch(AssertionError):
+    """A rendered file does not read back as what was meant: a defect of a template, never of the input."""
+
+
+def quoted(value: str) -> str:
+    """Give the value as a string literal that TOML 1.0 and YAML 1.1 both read back as that value."""
+    return '"' + _SPECIAL.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), value) + '"'
+
+
+def boolean(value: bool) -> str:
+    """Give the literal that TOML and YAML share."""
+    return "true" if value else "false"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("registry_mirror.core.render"),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - not HTML: every value goes through the filters below
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["q"] = quoted
+    environment.filters["b"] = boolean
+    return environment
+
+
+def toml_file(template: str, expected: Mapping[str, Any], **values: Any) -> str:
+    """Fill a template and give the text, once ``tomllib`` reads it as ``expected``, tables in the same order."""
+    text = _environment().get_template(template).render(**values)
+    found = tomllib.loads(text)
+    if not _same(found, expected):
+        raise RenderMismatch(f"{template} does not read back as it was meant")
+    return text
+
+
+def yaml_file(template: str, expected: Mapping[str, Any], **values: Any) -> str:
+    """Fill a template and give the text, once YAML reads it as ``expected``, keys in the same order."""
+    text = _environment().get_template(template).render(**values)
+    found = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    if not _same(found, expected):
+        raise RenderMismatch(f"{template} does not read back as it was meant")
+    return text
+
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, dict) and isinstance(right, Mapping):
+        return list(left) == list(right) and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return type(left) is type(right) and bool(left == right)

@@ -1,0 +1,249 @@
+"""What a RegistryMirror's status says, summed up from the plans and from what the agents report.
+
+Conditions only, never a phase: Ready, Reconciling and Stalled as kstatus reads them, and Conflicted. Only Stalled says
+that somebody has to change something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..api.conditions import Condition, condition, find, is_true, merge
+from ..api.errors import InvalidError
+from ..api.models import (
+    NodeCounts,
+    NodeFailure,
+    NodeRegistryConfig,
+    RegistryMirrorSpec,
+    RegistryMirrorStatus,
+)
+from .plan import NodePlan
+
+MAX_FAILURES = 10
+_MAX_TEXT = 1000
+
+State = Literal["applied", "pending", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as the controller sees it: its plan, and its NodeRegistryConfig if there is one."""
+
+    name: str
+    plan: NodePlan
+    config: NodeRegistryConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeState:
+    node: str
+    state: State
+    reason: str = ""
+    message: str = ""
+    drifted: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one mirror looks like over all nodes."""
+
+    states: list[_NodeState] = field(default_factory=list)
+    conflicts: list[tuple[str, str]] = field(default_factory=list)
+    embedded: int = 0
+
+    def counts(self) -> NodeCounts:
+        """The counts of the status; ``selected`` are the nodes on which no other object takes precedence."""
+        by_state = [item.state for item in self.states]
+        return NodeCounts(
+            selected=len(by_state),
+            applied=by_state.count("applied"),
+            pending=by_state.count("pending"),
+            failed=by_state.count("failed"),
+            drifted=sum(item.drifted for item in self.states),
+        )
+
+    def of(self, state: State) -> list[_NodeState]:
+        """The nodes in that state, by name."""
+        return sorted((item for item in self.states if item.state == state), key=lambda item: item.node)
+
+
+def tally(nodes: Iterable[NodeView], paused: bool) -> dict[str, Tally]:
+    """Sum up all nodes for all mirrors in one pass; gives a Tally by mirror name, none for a mirror without nodes."""
+    result: dict[str, Tally] = {}
+    for node in nodes:
+        shared = _revision_state(node, paused)
+        waiting = set(node.config.status.waiting_for_restart) if node.config is not None else set()
+        held = {name for setting in waiting for name in node.plan.needs_start.get(setting, ())}
+        for name in node.plan.in_force:
+            item = result.setdefault(name, Tally())
+            item.states.append(
+                _waiting_state(node, waiting, name) if name in held and shared.state == "applied" else shared
+            )
+            item.embedded += node.plan.embedded_registry
+        for name, problem in node.plan.problems.items():
+            found = _NodeState(node.name, "failed", problem.reason, problem.message)
+            result.setdefault(name, Tally()).states.append(found)
+        for loser, winner in node.plan.conflicts.items():
+            result.setdefault(loser, Tally()).conflicts.append((node.name, winner))
+    return result
+
+
+def _revision_state(node: NodeView, paused: bool) -> _NodeState:
+    config, bundle = node.config, node.plan.bundle
+    if config is None or config.status.runtime is None or bundle is None:
+        stalled = find(config.status.conditions, "Stalled") if config is not None else None
+        if stalled is not None and stalled.status == "True":
+            return _NodeState(node.name, "failed", stalled.reason, stalled.message)
+        return _NodeState(node.name, "pending", "AgentNotReporting", "the agent has not reported yet")
+    drifted = is_true(config.status.conditions, "Drifted")
+    if config.spec.revision == bundle.revision:
+        stalled = find(config.status.conditions, "Stalled")
+        if stalled is not None and stalled.status == "True":
+            return _NodeState(node.name, "failed", stalled.reason, stalled.message, drifted)
+        if config.status.applied_revision == bundle.revision:
+            return _NodeState(node.name, "applied", drifted=drifted)
+        return _NodeState(node.name, "pending", "Applying", "the agent has not applied the revision yet", drifted)
+    if paused:
+        text = "rollout.paused is set in RegistryMirrorPolicy default"
+        return _NodeState(node.name, "pending", "Paused", text, drifted)
+    return _NodeState(node.name, "pending", "RolloutPending", "the node has not been given the revision yet", drifted)
+
+
+def _waiting_state(node: NodeView, waiting: set[str], mirror: str) -> _NodeState:
+    settings = sorted(name for name in waiting if mirror in node.plan.needs_start.get(name, ()))
+    text = (
+        f"restart the runtime to bring into force: {', '.join(settings)} (this version does not restart it by itself)"
+    )
+    return _NodeState(node.name, "pending", "RestartRequired", text)
+
+
+def mirror_status(
+    *,
+    generation: int,
+    spec: RegistryMirrorSpec | None,
+    error: InvalidError | None,
+    tally: Tally,
+    old: RegistryMirrorStatus,
+    now: str,
+) -> RegistryMirrorStatus:
+    """Give the status of one mirror.
+
+    Takes its spec (None if it could not be read), what is wrong with it or its references, the sum over all nodes, the
+    status it has, and the present time (RFC 3339). Equal input gives an equal status: nothing to write.
+    """
+    counts = tally.counts()
+    wanted = _broken(error, counts) if error is not None else _summary(spec, tally, counts)
+    failures = tuple(
+        NodeFailure(node=item.node, reason=item.reason, message=_short(item.message))
+        for item in tally.of("failed")[:MAX_FAILURES]
+    )
+    return RegistryMirrorStatus(
+        observed_generation=generation,
+        conditions=merge(old.conditions, (*wanted, _conflicted(tally)), generation=generation, now=now),
+        nodes=counts,
+        failures=failures,
+    )
+
+
+def _triple(
+    ready: bool, reason: str, message: str, *, reconciling: bool = False, stalled: bool = False
+) -> tuple[Condition, ...]:
+    """Ready, Reconciling and Stalled for one finding."""
+    message = _short(message)
+    return (
+        condition("Ready", ready, reason, message),
+        condition("Reconciling", reconciling, reason if reconciling else "Idle", message if reconciling else ""),
+        condition("Stalled", stalled, reason if stalled else "Working", message if stalled else ""),
+    )
+
+
+def _broken(error: InvalidError, counts: NodeCounts) -> tuple[Condition, ...]:
+    message = error.detail
+    if counts.selected:
+        message += f". The last good configuration stays in force on {_nodes(counts.selected)}"
+    missing = error.reason == "ReferenceNotFound"
+    return _triple(False, error.reason, message, reconciling=missing, stalled=not missing)
+
+
+def _summary(spec: RegistryMirrorSpec | None, tally: Tally, counts: NodeCounts) -> tuple[Condition, ...]:
+    if not counts.selected and tally.conflicts:
+        winners = ", ".join(sorted({winner for _, winner in tally.conflicts}))
+        text = f"in force on no node: RegistryMirror {winners} configures the same registry and takes precedence"
+        return _triple(False, "Conflicted", text, stalled=True)
+    if not counts.selected:
+        return _triple(True, "NoNodesSelected", "no node matches spec.nodeSelector")
+    failed, pending = tally.of("failed"), tally.of("pending")
+    if failed:
+        text = f"{len(failed)} of {_nodes(counts.selected)}: {_grouped(failed)}"
+        return _triple(False, failed[0].reason, text, reconciling=bool(pending), stalled=True)
+    if pending:
+        text = f"in force on {counts.applied} of {_nodes(counts.selected)}; {_grouped(pending)}"
+        return _triple(False, pending[0].reason, text, reconciling=True)
+    text = f"in force on {counts.applied} of {_nodes(counts.selected)}"
+    if spec is not None and not spec.endpoints:
+        text += (
+            "; spec.endpoints is empty, so it only shares images through the embedded registry of K3s and RKE2, which "
+            f"is enabled on {_nodes(tally.embedded)}"
+        )
+    return _triple(True, "Applied", text)
+
+
+def _conflicted(tally: Tally) -> Condition:
+    if not tally.conflicts:
+        return condition("Conflicted", False, "NoConflict", "")
+    winners = sorted({winner for _, winner in tally.conflicts})
+    first = min(tally.conflicts)[0]
+    return condition(
+        "Conflicted",
+        True,
+        "LowerPrecedence",
+        f"RegistryMirror {', '.join(winners)} takes precedence on {_nodes(len(tally.conflicts))} (such as {first}): "
+        "the highest spec.priority wins, then the oldest object, then the name",
+    )
+
+
+def _grouped(states: Sequence[_NodeState]) -> str:
+    """Say what the nodes have in common, most frequent first: ``a, b: message; c: message``."""
+    groups: dict[str, list[str]] = {}
+    for item in states:
+        groups.setdefault(item.message, []).append(item.node)
+    parts = []
+    for message, names in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:3]:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        parts.append(f"{', '.join(names[:3])}{more}: {message}")
+    return "; ".join(parts)
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count} nodes"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Something that is worth an Event on the object."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def transitions(old: Sequence[Condition], new: Sequence[Condition]) -> Iterator[Transition]:
+    """Give an event for each change that a person wants to hear of: became ready, became stalled (or for another
+    reason), lost to another object. Progress alone is none.
+    """
+    if is_true(new, "Ready") and not is_true(old, "Ready"):
+        ready = find(new, "Ready")
+        assert ready is not None
+        yield Transition("Normal", ready.reason, ready.message)
+    for type_ in ("Stalled", "Conflicted"):
+        after, before = find(new, type_), find(old, type_)
+        if after is None or after.status != "True":
+            continue
+        if before is None or before.status != "True" or before.reason != after.reason:
+            yield Transition("Warning", after.reason, after.message)

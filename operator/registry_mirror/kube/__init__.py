@@ -1,0 +1,1 @@
+"""The Kubernetes API as the program uses it: paths, two small clients, errors and events."""

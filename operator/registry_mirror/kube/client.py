@@ -1,0 +1,150 @@
+"""The controller's client: server-side apply, lists, and little else, over the official client's asyncio transport.
+
+The generated classes of that client are not used: they would cost a model for every object that passes by, and they
+have no typed call for server-side apply of a status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+
+from ..api.errors import FieldError, InvalidError
+from . import errors
+from .resources import Resource
+
+_TIMEOUT = 30.0
+_PAGE = 500
+_JSON = "application/json"
+_APPLY = "application/apply-patch+yaml"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+Json = dict[str, Any]
+
+
+async def load_configuration() -> tuple[Configuration, bool]:
+    """Find the API server: the pod's service account if there is one, else $KUBECONFIG or ~/.kube/config.
+
+    Gives the configuration and whether it is the pod's. Raises InvalidError if neither is there.
+    """
+    configuration = Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+        return configuration, True
+    except config.ConfigException:
+        pass
+    try:
+        await config.load_kube_config(client_configuration=configuration)
+    except (config.ConfigException, OSError, ValueError) as error:
+        found = FieldError("KUBECONFIG", str(error), "set KUBECONFIG to a kubeconfig file, or run in a pod")
+        raise InvalidError("cluster", (found,), "NoCluster") from None
+    return configuration, False
+
+
+class Api:
+    """Calls to one API server; use it as an async context manager."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._client = ApiClient(configuration)
+
+    async def __aenter__(self) -> Api:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Json | None:
+        """Give the object, or None if there is none. Raises ApiError."""
+        action = f"get {resource.kind} {name}"
+        return await self._call("GET", resource.path(name, namespace), action, missing=(404,))
+
+    async def list(
+        self, resource: Resource, namespace: str = "", *, metadata_only: bool = False, **query: str
+    ) -> tuple[list[Json], str]:
+        """Give all objects, read page by page, and the resourceVersion of the collection. Raises ApiError.
+
+        ``metadata_only`` asks the server for metadata alone, so that no Secret's content travels.
+        """
+        accept = _METADATA_LIST if metadata_only else _JSON
+        query["limit"] = str(_PAGE)
+        items: list[Json] = []
+        while True:
+            path = f"{resource.path(namespace=namespace)}?{urlencode(query)}"
+            page = await self._call("GET", path, f"list {resource.plural}", accept=accept) or {}
+            items += page.get("items") or ()
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                return items, str(metadata.get("resourceVersion", ""))
+            query["continue"] = metadata["continue"]
+
+    async def apply(
+        self, resource: Resource, name: str, body: Mapping[str, Any], *, manager: str, subresource: str = ""
+    ) -> Json:
+        """Apply a cluster-scoped object, or a subresource of it, on the server. Raises ApiError.
+
+        ``body`` has what the manager owns; ``apiVersion``, ``kind`` and the name are added.
+        """
+        path = resource.path(name, subresource=subresource)
+        query = urlencode({"fieldManager": manager, "force": "true"})
+        metadata = {**body.get("metadata", {}), "name": name}
+        whole = {"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata}
+        answer = await self._call(
+            "PATCH", f"{path}?{query}", f"apply {resource.kind} {name}", body=whole, content_type=_APPLY
+        )
+        return answer or {}
+
+    async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> bool:
+        """Create an object; gives False if one with that name is there already. Raises ApiError."""
+        whole = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        action = f"create {resource.kind} {body['metadata'].get('name', '')}"
+        answer = await self._call("POST", resource.path(namespace=namespace), action, body=whole, missing=(409,))
+        return answer is not None
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "", uid: str = "") -> None:
+        """Delete an object if it is there and, where ``uid`` is given, still the same one. Raises ApiError."""
+        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        path = resource.path(name, namespace)
+        await self._call("DELETE", path, f"delete {resource.kind} {name}", body=body, missing=(404, 409))
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        action: str,
+        *,
+        body: Json | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        missing: tuple[int, ...] = (),
+    ) -> Json | None:
+        headers = {"Accept": accept, "Content-Type": content_type}
+        for setting in (await self._configuration.auth_settings()).values():
+            headers[setting["key"]] = setting["value"]
+        try:
+            response = await self._client.call_api(
+                method, self._configuration.host + path, headers, body, _request_timeout=_TIMEOUT
+            )
+            raw = await response.read()
+        except ApiException as error:
+            raise errors.from_response(error.status or 0, _bytes(error.body), action) from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise errors.unreachable(action, error) from None
+        if response.status in missing:
+            return None
+        if not 200 <= response.status <= 299:
+            raise errors.from_response(response.status, raw, action)
+        answer: Json = msgspec.json.decode(raw)
+        return answer
+
+
+def _bytes(body: str | bytes | None) -> bytes:
+    return body if isinstance(body, bytes) else (body or "").encode()
