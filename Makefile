@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint lock tools clean
+.PHONY: help demo demo-stop test lint lock tools clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.x $(MAKECMDGOALS)" >&2; exit 1; }
@@ -23,6 +23,9 @@ tools: $(STAMP)  ## Build (once) etcd, kube-apiserver and kubectl for the demo a
 
 demo: $(STAMP) tools  ## Run the operator against a real API server with three nodes; DEMO_KEEP=1 leaves it running.
 	@$(BIN)/python -m tests.demo
+
+demo-stop: $(STAMP)  ## End a demo that was left running.
+	@$(BIN)/python -m tests.demo stop
 
 test: lint tools  ## Run every check and every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

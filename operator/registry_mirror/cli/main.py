@@ -68,6 +68,8 @@ def log_level(ctx: click.Context, parameter: click.Parameter, value: str) -> str
     )
     for noisy in ("kopf", "aiohttp", "urllib3"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(value.upper())))
+    # It says at every start that it leaves signals alone, which is what it is told to do.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     return value
 
 

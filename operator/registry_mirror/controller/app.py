@@ -15,7 +15,7 @@ from typing import Any
 import kopf
 from kubernetes.aio.client import Configuration
 
-from ..api.errors import InvalidError
+from ..api.errors import InvalidError, ProblemError
 from ..kube.client import Api, load_configuration
 from ..kube.errors import ApiError
 from ..kube.resources import CONFIG_MAPS, SECRETS, Resource
@@ -23,6 +23,7 @@ from .http import serve
 from .metrics import Metrics
 from .reconcile import Reconciler
 from .store import WATCHED, Store
+from .watches import Watches
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,9 @@ class Settings:
 
 
 async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises InvalidError if there is no cluster to work for, and whatever ends kopf."""
+    """Run until SIGTERM or SIGINT. Raises InvalidError if there is no cluster to work for, TransientError if
+    the watches end.
+    """
     configuration, in_pod = await load_configuration()
     configuration.connection_pool_maxsize = settings.workers + 8
     stop = asyncio.Event()
@@ -84,6 +87,10 @@ class _Controller:
             await task
         except asyncio.CancelledError:
             _log.info("stopped")
+        except ExceptionGroup as group:
+            # The first says it all: what else was running was cancelled because of it.
+            first = group.exceptions[0]
+            raise first if isinstance(first, ProblemError) else group from None
 
     async def _work(self) -> None:
         key = await self._patiently(self._digest_key)
@@ -153,48 +160,35 @@ class _Controller:
                 _log.warning("%s", error.message)
 
     async def _watch(self, reconciler: Reconciler) -> None:
-        registry = kopf.OperatorRegistry()
-        for resource in WATCHED:
-            self._on_event(registry, resource, reconciler)
+        """Follow the watches until cancelled; raises whatever ends them otherwise."""
 
-        @kopf.on.login(registry=registry)
-        async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-            return kopf.login_with_service_account(**kwargs) if self._in_pod else await self._login()
+        def seen(resource: Resource, event: Mapping[str, Any]) -> None:
+            self._seen(reconciler, resource, event)
 
-        settings = kopf.OperatorSettings()
-        settings.posting.enabled = False
-        settings.scanning.disabled = True  # it would take permission to read all CRDs and namespaces
-        settings.watching.server_timeout = 300
-        settings.watching.reconnect_backoff = 0.1
-        settings.queueing.exit_timeout = 0.5
-        await kopf.operator(
-            registry=registry,
-            settings=settings,
-            standalone=True,
-            namespaces=[self._settings.namespace],
-            stop_flag=self._stop,
-        )
-        if not self._stop.is_set():
-            raise RuntimeError("the watches ended")
+        watches = Watches(self._settings.namespace, WATCHED, seen, await self._credentials())
+        try:
+            await watches.run()
+        finally:
+            watches.stop()
 
-    def _on_event(self, registry: kopf.OperatorRegistry, resource: Resource, reconciler: Reconciler) -> None:
-        @kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)
-        async def seen(event: Mapping[str, Any], **_: Any) -> None:
-            body = event["object"]
-            name = body["metadata"]["name"]
-            try:
-                deleted = event["type"] == "DELETED"
-                if self._store.drop(resource, body) if deleted else self._store.put(resource, body):
-                    reconciler.changed(resource, name)
-            except InvalidError as error:
-                _log.warning("%s", error.message)
+    def _seen(self, reconciler: Reconciler, resource: Resource, event: Mapping[str, Any]) -> None:
+        body = event["object"]
+        deleted = event["type"] == "DELETED"
+        try:
+            if self._store.drop(resource, body) if deleted else self._store.put(resource, body):
+                reconciler.changed(resource, body["metadata"]["name"])
+        except InvalidError as error:
+            _log.warning("%s", error.message)
 
-    async def _login(self) -> kopf.ConnectionInfo:
-        """Say to kopf what the official client read from the kubeconfig."""
+    async def _credentials(self) -> kopf.ConnectionInfo | None:
+        """Say to kopf what the official client read from the kubeconfig; None in a pod, where kopf reads for itself
+        and again when the token has been rotated.
+        """
+        if self._in_pod:
+            return None
         configuration = self._configuration
         settings: dict[str, Any] = next(iter((await configuration.auth_settings()).values()), {})
-        header = str(settings.get("value", ""))
-        scheme, _, token = header.partition(" ")
+        scheme, _, token = str(settings.get("value", "")).partition(" ")
         return kopf.ConnectionInfo(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,
