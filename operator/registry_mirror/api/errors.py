@@ -6,6 +6,7 @@ may ever contain a credential.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -51,6 +52,13 @@ class InvalidError(ProblemError):
     def detail(self) -> str:
         """The field errors without the subject, in one line, for the object's own condition."""
         return "; ".join(str(error) for error in self.errors)
+
+
+class ManyErrors(ProblemError):
+    """Several objects are wrong at once; its text is all of theirs."""
+
+    def __init__(self, errors: Sequence[InvalidError]) -> None:
+        super().__init__(errors[0].reason, "\n".join(error.message for error in errors))
 
 
 class WaitingError(ProblemError):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..api.errors import InvalidError, ProblemError
+from ..api.errors import ProblemError
 
 COMMANDS = {
     "render": "Render the files of a node from RegistryMirror objects, without a cluster.",
@@ -50,12 +50,9 @@ def main() -> None:
     """Run the command line; errors of the closed set end with exit code 1 and their text, never with a traceback."""
     try:
         command(prog_name="registry-mirror", standalone_mode=True)
-    except InvalidError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
-        sys.exit(1)
     except ProblemError as error:
-        click.echo(f"error: {error.message}", err=True)
+        for line in error.message.splitlines():
+            click.echo(f"error: {line}", err=True)
         sys.exit(1)
 
 

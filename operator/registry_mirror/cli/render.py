@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import click
+import msgspec
 
 from ..api import parse
-from ..api.errors import FieldError, InvalidError
+from ..api.errors import FieldError, InvalidError, ManyErrors
 from ..api.models import RegistryMirror, RuntimeName
 from ..core.bundle import File, MirrorProblem, Rendered
 from ..core.layout import default_facts
 from ..core.render import RENDERERS, render
-from ..core.resolve import Source, Sources, resolve, source
+from ..core.resolve import Source, SourceKind, resolve, source
 from ..core.select import select
 from .main import EXIT_CODES
 
 _PLANNED = ("microk8s",)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @click.command("render", epilog=EXIT_CODES)
@@ -51,8 +55,21 @@ _PLANNED = ("microk8s",)
     type=click.Path(path_type=Path, file_okay=False),
     help="Write the files at their host paths below this directory, instead of printing them.",
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json", "yaml"]),
+    default="text",
+    show_default=True,
+    help="How to print the files: as they are, or as a list of path, mode and content.",
+)
 def command(
-    files: tuple[str, ...], runtime: str, runtime_version: str, labels: tuple[str, ...], output_dir: Path | None
+    files: tuple[str, ...],
+    runtime: str,
+    runtime_version: str,
+    labels: tuple[str, ...],
+    output_dir: Path | None,
+    output: str,
 ) -> None:
     """Render the files that a node would get.
 
@@ -62,108 +79,108 @@ def command(
     \b
     Example: registry-mirror render -f examples/dockerhub-through-harbor.yaml --runtime k3s
     """
-    mirrors, sources = _load(files)
-    rendered = _rendered(mirrors, sources, cast(RuntimeName, runtime), runtime_version, _labels(labels))
-    if output_dir is None:
-        for file in rendered.files:
-            click.echo(f"# --- {file.path} (mode {file.mode:04o})")
-            click.echo(file.content)
-        return
-    _write(output_dir, rendered.files)
+    loaded = _load(files)
+    rendered = _rendered(loaded, cast(RuntimeName, runtime), runtime_version, _labels(labels))
+    if output_dir is not None:
+        _write(output_dir, rendered.files)
+    else:
+        _print(rendered.files, output)
 
 
-def _rendered(
-    mirrors: Mapping[str, RegistryMirror],
-    sources: Sources,
-    runtime: RuntimeName,
-    version: str,
-    labels: Mapping[str, str],
-) -> Rendered:
+@dataclass(slots=True)
+class _Loaded:
+    """The objects of all files; ``origin`` says for an error in which file a mirror is."""
+
+    mirrors: dict[str, RegistryMirror] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    sources: dict[tuple[SourceKind, str], Source] = field(default_factory=dict)
+
+
+def _rendered(loaded: _Loaded, runtime: RuntimeName, version: str, labels: Mapping[str, str]) -> Rendered:
     if runtime not in RENDERERS:
         found = FieldError("--runtime", repr(runtime), f"this version renders {', '.join(RENDERERS)}")
         raise InvalidError("render", (found,), "RuntimeUnsupported")
-    resolved = _collect(lambda name: resolve(mirrors[name], sources), mirrors)
-    selection = select(resolved, labels)
+    mirrors = _collect(
+        loaded.mirrors, lambda name: _named(loaded.origin[name], lambda: resolve(loaded.mirrors[name], loaded.sources))
+    )
+    selection = select(mirrors, labels)
     chosen = {mirror.name for mirror in selection.mirrors}
-    for name in mirrors:
+    for name in loaded.mirrors:
         if name in selection.conflicts:
             click.echo(f"note: RegistryMirror {name}: {selection.conflicts[name]} takes precedence", err=True)
         elif name not in chosen:
             click.echo(f"note: RegistryMirror {name}: its nodeSelector does not match; see --node-label", err=True)
     rendered = render(default_facts(runtime, version), selection.mirrors)
-    if rendered.problems:
-        raise InvalidError("render", tuple(map(_problem, rendered.problems)), rendered.problems[0].reason)
+    _raise_all([_problem(loaded.origin[problem.mirror], problem) for problem in rendered.problems])
     return rendered
 
 
-def _problem(problem: MirrorProblem) -> FieldError:
-    return FieldError(f"RegistryMirror {problem.mirror}", "", f"{problem.reason}: {problem.message}")
+def _problem(file: str, problem: MirrorProblem) -> InvalidError:
+    subject = f"{file}: RegistryMirror {problem.mirror}"
+    return InvalidError(subject, (FieldError("spec", "", f"{problem.message} ({problem.reason})"),), problem.reason)
 
 
-def _collect(make: Any, names: Iterable[str]) -> list[Any]:
-    """Do something for each name, and raise all that went wrong as one error."""
+def _collect(items: Iterable[_Item], make: Callable[[_Item], _Result]) -> list[_Result]:
+    """Do something for each item, and raise all that went wrong as one error."""
     results, failures = [], []
-    for name in names:
+    for item in items:
         try:
-            results.append(make(name))
+            results.append(make(item))
         except InvalidError as error:
             failures.append(error)
     _raise_all(failures)
     return results
 
 
+def _named(file: str, make: Callable[[], _Result]) -> _Result:
+    """Have errors about an object name the file that it is in."""
+    try:
+        return make()
+    except InvalidError as error:
+        raise InvalidError(f"{file}: {error.subject}", error.errors, error.reason) from None
+
+
 def _raise_all(failures: list[InvalidError]) -> None:
     if len(failures) == 1:
         raise failures[0]
     if failures:
-        errors = tuple(
-            FieldError(f"{failure.subject}: {error.field}", error.found, error.expected)
-            for failure in failures
-            for error in failure.errors
-        )
-        raise InvalidError("render", errors, failures[0].reason)
+        raise ManyErrors(failures)
 
 
-def _load(files: tuple[str, ...]) -> tuple[dict[str, RegistryMirror], dict[Any, Source]]:
-    mirrors: dict[str, RegistryMirror] = {}
-    sources: dict[Any, Source] = {}
-    failures: list[InvalidError] = []
-    for name in files:
-        for document in _documents(name):
-            try:
-                _take(name, document, mirrors, sources)
-            except InvalidError as error:
-                failures.append(InvalidError(f"{name}: {error.subject}", error.errors, error.reason))
-    _raise_all(failures)
-    if not mirrors:
-        raise InvalidError(
-            ", ".join(files), (FieldError("", "no RegistryMirror", "give at least one document of that kind"),)
-        )
-    return mirrors, sources
+def _load(files: tuple[str, ...]) -> _Loaded:
+    loaded = _Loaded()
+    documents = [(_shown(name), document) for name in files for document in _documents(name)]
+    _collect(documents, lambda item: _named(item[0], lambda: _take(*item, loaded)))
+    if not loaded.mirrors:
+        found = FieldError("", "no RegistryMirror", "give at least one document of that kind")
+        raise InvalidError(", ".join(map(_shown, files)), (found,))
+    return loaded
 
 
-def _take(
-    file: str, document: Mapping[str, Any], mirrors: dict[str, RegistryMirror], sources: dict[Any, Source]
-) -> None:
+def _take(file: str, document: Mapping[str, Any], loaded: _Loaded) -> None:
     kind = document.get("kind")
     if kind == "RegistryMirror":
         mirror = parse.registry_mirror(document)
-        if mirror.metadata.name in mirrors:
-            found = FieldError("metadata.name", repr(mirror.metadata.name), "it was given before: names are unique")
+        name = mirror.metadata.name
+        if name in loaded.mirrors:
+            found = FieldError("metadata.name", repr(name), f"it is in {loaded.origin[name]} already: names are unique")
             raise InvalidError(parse.subject_of(document), (found,))
-        mirrors[mirror.metadata.name] = mirror
+        loaded.mirrors[name], loaded.origin[name] = mirror, file
     elif kind in ("Secret", "ConfigMap"):
         item = source(document)
-        sources[item.kind, item.name] = item
+        loaded.sources[item.kind, item.name] = item
     elif kind != "Namespace":
-        subject = parse.subject_of(document)
-        click.echo(f"note: {file}: {subject} is not read by render", err=True)
+        click.echo(f"note: {file}: {parse.subject_of(document)} is not read by render", err=True)
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == "-" else name
 
 
 def _documents(name: str) -> Iterator[Mapping[str, Any]]:
     import yaml
 
-    subject = "standard input" if name == "-" else name
+    subject = _shown(name)
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
         documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
@@ -197,6 +214,21 @@ def _labels(values: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"{value!r}: write KEY=VALUE", param_hint="--node-label")
         labels[key] = text
     return labels
+
+
+def _print(files: tuple[File, ...], output: str) -> None:
+    if output == "text":
+        for file in files:
+            click.echo(f"# --- {file.path} (mode {file.mode:04o})")
+            click.echo(file.content)
+        return
+    listing = [{"path": file.path, "mode": f"{file.mode:04o}", "content": file.content} for file in files]
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(listing), indent=2).decode())
+        return
+    import yaml
+
+    click.echo(yaml.safe_dump(listing, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def _write(directory: Path, files: tuple[File, ...]) -> None:
