@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -230,12 +231,27 @@ def test_a_node_may_come_late_and_another_may_go(cluster: Cluster) -> None:
     assert "late-1" not in cluster.kubectl("get", "noderegistryconfigs", "-o", "name")
 
 
+def test_a_node_that_no_agent_can_run_on_is_not_waited_for(cluster: Cluster) -> None:
+    cluster.add_node("windows-1", "containerd", {"kubernetes.io/os": "windows"})
+    try:
+        cluster.apply(mirror("hub", "docker.io", "https://one.example.com"))
+        assert ready(cluster, "hub")["nodes"]["selected"] == 3
+        assert "windows-1" not in cluster.kubectl("get", "noderegistryconfigs", "-o", "name")
+    finally:
+        cluster.kubectl("delete", "node", "windows-1")
+        del cluster.nodes["windows-1"]
+
+
 def test_a_node_that_is_made_anew_under_its_name_starts_anew(cluster: Cluster) -> None:
     cluster.apply(mirror("hub", "docker.io", "https://one.example.com"))
     ready(cluster, "hub")
     before = cluster.get("noderegistryconfig", "worker-1")["metadata"]["uid"]
+    # Unseen by the controller: it finds the object of the old node beside the new node.
+    assert cluster.controller is not None
+    cluster.controller.stop()
     cluster.kubectl("delete", "node", "worker-1")
     cluster.add_node("worker-1", "containerd")
+    cluster.start_controller()
     cluster.until(
         lambda: (
             "worker-1" in cluster.kubectl("get", "noderegistryconfigs", "-o", "name")
@@ -243,7 +259,7 @@ def test_a_node_that_is_made_anew_under_its_name_starts_anew(cluster: Cluster) -
         ),
         "the object of the new node",
     )
-    assert ready(cluster, "hub")["nodes"]["applied"] == 3
+    cluster.until(lambda: ready(cluster, "hub")["nodes"]["applied"] == 3, "it is applied there too")
 
 
 def test_a_missing_secret_is_waited_for_and_a_lost_one_changes_nothing(cluster: Cluster) -> None:
@@ -350,6 +366,24 @@ def test_nothing_is_written_when_nothing_happens(cluster: Cluster) -> None:
     time.sleep(4)  # several passes of every agent
     assert versions() == before
     assert {path: path.stat().st_mtime_ns for path in cluster.nodes["worker-1"].root.rglob("*")} == files
+
+
+def test_one_change_is_one_write_a_node(cluster: Cluster) -> None:
+    def writes(kind: str) -> float:
+        found = re.search(
+            rf'^registry_mirror_api_writes_total{{kind="{kind}"}} (.*)$', cluster.http_get("/metrics"), re.M
+        )
+        return float(found[1]) if found else 0.0
+
+    cluster.apply(mirror("hub", "docker.io", "https://one.example.com"))
+    ready(cluster, "hub")
+    nodes, bundles, mirrors = writes("NodeRegistryConfig"), writes("Secret"), writes("RegistryMirror")
+    cluster.apply(mirror("hub", "docker.io", "https://two.example.com"))
+    cluster.until(lambda: cluster.get("registrymirror", "hub")["status"]["observedGeneration"] == 2, "it is seen")
+    ready(cluster, "hub")
+    assert writes("NodeRegistryConfig") - nodes == 3
+    assert writes("Secret") - bundles == 3, "one bundle a runtime"
+    assert 1 <= writes("RegistryMirror") - mirrors <= 6, "progress, but not a write for every event"
 
 
 def test_the_controller_answers_health_checks_and_prometheus(cluster: Cluster) -> None:

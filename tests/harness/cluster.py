@@ -3,6 +3,7 @@ roots in temporary directories. Shared by the end-to-end tests and the demo."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -60,11 +61,15 @@ class Node:
 
     def files(self) -> dict[str, str]:
         """All files of the node by path, without what the agent keeps for itself."""
-        return {
-            f"/{item.relative_to(self.root)}": item.read_text()
-            for item in sorted(self.root.rglob("*"))
-            if item.is_file() and not str(item.relative_to(self.root)).startswith("var/lib/registry-mirror")
-        }
+        found = {}
+        for item in sorted(self.root.rglob("*")):
+            path = f"/{item.relative_to(self.root)}"
+            if path.startswith("/var/lib/registry-mirror") or item.name.endswith(".registry-mirror.tmp"):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # the agent is at work meanwhile
+                if item.is_file():
+                    found[path] = item.read_text()
+        return found
 
 
 class Cluster:

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 DIGEST_KEY = "registry-mirror-digest-key"
 _KEY_BYTES = 32
+_FIRST_RELIST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,11 @@ class _Controller:
                     reconciler.changed(resource, name)
 
     async def _relist_forever(self, reconciler: Reconciler) -> None:
+        # Soon at first: what was deleted between our first list and the first list of the watches, neither tells.
+        delay = _FIRST_RELIST
         while True:
-            await asyncio.sleep(self._settings.relist)
+            await asyncio.sleep(delay)
+            delay = self._settings.relist
             try:
                 await self._relist(reconciler)
                 reconciler.resync()

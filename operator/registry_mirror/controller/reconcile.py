@@ -71,6 +71,7 @@ class Reconciler:
         self._last_good: dict[str, ResolvedMirror] = {}
         self._known_bundles: set[str] = set()
         self._wanted: dict[str, RegistryMirrorStatus] = {}
+        self._status_seconds = 0.0
 
     # ---- what a change means -------------------------------------------------------------------------------------
 
@@ -83,14 +84,18 @@ class Reconciler:
                 self._planner = None
             for node in self._store.nodes:
                 self.queue.add(("node", node))
-        self.queue.add(STATUS, _STATUS_DELAY)
+        self._summarise()
 
     def resync(self) -> None:
         """Put everything on the queue."""
         for name in {*self._store.nodes, *self._store.configs}:
             self.queue.add(("node", name))
-        self.queue.add(STATUS, _STATUS_DELAY)
+        self._summarise()
         self.queue.add(GARBAGE)
+
+    def _summarise(self) -> None:
+        """Have all nodes summed up soon; in a large cluster, not for more than a third of the time."""
+        self.queue.add(STATUS, max(_STATUS_DELAY, 2 * self._status_seconds))
 
     async def handle(self, key: Key) -> None:
         """Work on one key; raises one of the closed set of errors to have it retried."""
@@ -101,18 +106,22 @@ class Reconciler:
             case "mirror":
                 await self._mirror(name)
             case "status":
+                started = time.monotonic()
                 self._status()
+                self._status_seconds = time.monotonic() - started
             case "garbage":
                 await self._garbage()
 
     # ---- nodes ---------------------------------------------------------------------------------------------------
 
     async def _node(self, name: str) -> None:
-        node, config = self._store.nodes.get(name), self._store.configs.get(name)
+        node, config = self._store.node(name), self._store.configs.get(name)
         if config is not None and (node is None or not _owned(config, node)):
             # Without its node, or left behind by one of the same name: the garbage collector would come too, later.
             await self._api.delete(CONFIGS, name, uid=config.metadata.uid)
             self._count(CONFIGS)
+            self._store.forget(CONFIGS, name)
+            self.changed(CONFIGS, name)
             return
         if node is None:
             return

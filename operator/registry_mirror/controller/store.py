@@ -37,6 +37,11 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
     kubelet_version: str
     runtime_version: str
 
+    @property
+    def managed(self) -> bool:
+        """Whether an agent can run there: the DaemonSet selects Linux nodes (the kubelet sets the label)."""
+        return self.labels.get("kubernetes.io/os", "linux") == "linux"
+
     def complete(self, facts: RuntimeFacts) -> RuntimeFacts:
         """Fill in the versions that the agent could not see from the host's files."""
         version = self.runtime_version.removeprefix("containerd://")
@@ -120,8 +125,14 @@ class Store:
 
     @property
     def nodes(self) -> Mapping[str, NodeInfo]:
-        """All Nodes by name."""
-        return cast(dict[str, NodeInfo], self._objects[NODES])
+        """The Nodes that an agent can run on, by name."""
+        found = cast(dict[str, NodeInfo], self._objects[NODES])
+        return {name: node for name, node in found.items() if node.managed}
+
+    def node(self, name: str) -> NodeInfo | None:
+        """The Node of that name if an agent can run there."""
+        found = cast(NodeInfo | None, self._objects[NODES].get(name))
+        return found if found is not None and found.managed else None
 
     @property
     def configs(self) -> Mapping[str, NodeRegistryConfig]:
@@ -162,6 +173,10 @@ class Store:
             return False
         self._versions[key] = version  # a grave stone: a slower list must not bring the object back
         return self._objects[resource].pop(name, None) is not None
+
+    def forget(self, resource: Resource, name: str) -> None:
+        """Forget an object that we deleted ourselves: a watch that starts later will not tell."""
+        self._objects[resource].pop(name, None)
 
     def replace(self, resource: Resource, bodies: Iterable[Json], version: str) -> list[str]:
         """Take in a whole list, read at that resource version; gives the names for which something changed."""

@@ -1,0 +1,64 @@
+"""The reference pages must name what the code has, all of it and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from registry_mirror.cli.main import COMMANDS
+from registry_mirror.controller.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "operator" / "registry_mirror"
+REASON = re.compile(r"(?:[A-Z][a-z]+){2,}[A-Za-z]*|Applied|Paused|Conflicted|Repaired|Applying")
+# CamelCase words of the code that are no reasons: conditions, kinds, and words of the API.
+OTHER = {
+    *("ConfigMap", "DoesNotExist", "HostError", "HostFile", "NodeRegistryConfig", "NotIn", "RegistryMirror"),
+    *("RegistryMirrorPolicy", "RestartRequired", "WhenRequired", "DeleteOptions"),
+}
+# Reasons of errors that end a command and never reach a condition, and of conditions that say that all is well.
+NO_CONDITION = {"NoCluster", "WatchesEnded", "DigestKeyInvalid", "ApiError", "ApiUnreachable"}
+ALL_IS_WELL = {"NoConflict", "NoDrift", "NotRequired"}
+
+
+def literals() -> Iterator[str]:
+    """Every string in the code that looks like a reason; docstrings are none."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and REASON.fullmatch(node.value):
+                yield node.value
+
+
+def test_every_reason_is_documented_and_none_that_does_not_exist() -> None:
+    text = (ROOT / "docs" / "conditions.md").read_text()
+    documented = {word for word in re.findall(r"`([A-Za-z]+)`", text) if REASON.fullmatch(word)}
+    in_code = set(literals()) - OTHER - NO_CONDITION - ALL_IS_WELL
+    assert documented - {"RegistryMirror"} == in_code | {"RestartRequired"}
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    documented = {
+        row[0]: set(re.findall(r"`(\w+)`", row[1]))
+        for row in re.findall(r"^\| `(\w+)` \|([^|]*)\|", text, re.MULTILINE)
+    }
+    in_code = {}
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            in_code[f"{family.name}_total" if family.type == "counter" else family.name] = set(metric._labelnames)
+    assert documented == in_code
+
+
+def test_every_command_of_the_program_has_a_summary() -> None:
+    assert {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "main"} == set(COMMANDS)
+
+
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
