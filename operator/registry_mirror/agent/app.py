@@ -8,6 +8,7 @@ import queue
 import random
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
@@ -26,6 +27,7 @@ from .node import Node
 _log = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 300
+_SHORT_WATCH = 5.0  # one that ends sooner is not repeated at once: something between us and the server ends it
 _BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -45,7 +47,8 @@ class Agent:
         self._node = node
         self._settings = settings
         self._stop = threading.Event()
-        self._changes: queue.Queue[NodeRegistryConfig | None] = queue.Queue()
+        # A signal handler puts into it while the main thread may be inside get: only this kind of queue bears that.
+        self._changes: queue.SimpleQueue[NodeRegistryConfig | None] = queue.SimpleQueue()
         self._failures = 0
 
     def install_signal_handlers(self) -> None:
@@ -76,10 +79,8 @@ class Agent:
                 wait = None
                 continue
             if not config.metadata.uid:
-                config, wait = (
-                    None,
-                    None,
-                )  # deleted: nothing to report to; the files stay until a new one says otherwise
+                # Deleted: there is nothing to report to, and the files stay until a new one says otherwise.
+                config = wait = None
                 continue
             config, wait = self._pass(config)
 
@@ -121,20 +122,26 @@ class Agent:
                 version = found["metadata"]["resourceVersion"]
                 items = found.get("items") or []
                 self._seen(items[0] if items else None)
-                failures = 0
-                while version and not self._stop.is_set():
+                while not self._stop.is_set():
+                    began = time.monotonic()
                     version = self._watch(selector, version)
-            except ProblemError as error:
-                _log.warning("%s: %s", error.reason, error.message)
+                    failures = 0
+                    if time.monotonic() - began < _SHORT_WATCH:
+                        self._stop.wait(random.uniform(0.5, 1.0))  # noqa: S311
+            except Exception as error:  # this thread must outlive whatever is sent to it, or no change is ever seen
+                if isinstance(error, ProblemError):
+                    _log.warning("%s: %s", error.reason, error.message)
+                else:
+                    _log.exception("watch NodeRegistryConfig %s", self._settings.node_name)
                 failures += 1
                 self._stop.wait(_BACKOFF[min(failures, len(_BACKOFF)) - 1] * random.uniform(0.8, 1.2))  # noqa: S311
 
     def _watch(self, selector: str, version: str) -> str:
-        """Follow one watch to its end; gives the version to go on from, empty if the list must be read again."""
+        """Follow one watch to its end; gives the version to go on from. Raises ApiError if that is known no more."""
         for event in self._rest.watch(CONFIGS, seconds=_WATCH_SECONDS, fieldSelector=selector, resourceVersion=version):
             body = event["object"]
             if event["type"] == "ERROR":
-                return ""
+                raise ApiError(body.get("code") or 0, body.get("reason") or "", f"watch: {body.get('message')}"[:500])
             version = body["metadata"]["resourceVersion"]
             if event["type"] in ("ADDED", "MODIFIED"):
                 self._seen(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from ..api.models import RuntimeFacts
 from ..core.bundle import PUBLIC_MODE, SECRET_MODE, Bundle, File
 from ..core.layout import layout
 from . import state as memory
+from .files import is_temporary
 from .host import Host, write_all
 from .state import State
 
 _MAX_FILES = 2048
 _MAX_SIZE = 1024 * 1024
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +39,52 @@ def apply(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts) -> tupl
     touched then) and HostError; after a HostError the same call goes on where it stopped.
     """
     check(bundle, facts)
-    wanted = {file.path for file in bundle.files}
+    wanted = [file.path for file in bundle.files]
     differing = [file for file in bundle.files if _differs(host, file)]
-    stale = [path for path in reversed(state.originals) if path not in wanted]
-    known = state.revision == bundle.revision
-    repaired = tuple(file.path for file in differing) if known else ()
+    stale = set(state.originals).difference(wanted)
+    known = state.revision == bundle.revision and not state.writing
     if not differing and not stale and known:
+        memory.sweep(host, state)
         return state, Outcome()
-    state = memory.adopt(host, state, [file.path for file in bundle.files])
+    if state.writing:
+        for path in {*state.originals, *wanted}:
+            host.clean(path)
+    state = _begin(host, memory.adopt(host, state, wanted), bundle)
     write_all(host, differing)
-    restored = {}
-    for path in stale:
-        restored[path] = state.originals[path]
+    restored = [path for path in reversed(state.originals) if path in stale]
+    for path in restored:
         state = memory.restore(host, state, path)
-    changed = state.start_settings != bundle.start_settings or state.revision == ""
+    state = _end(host, memory.remove_directories(host, state), bundle)
+    memory.sweep(host, state)
+    written = tuple(file.path for file in differing)
+    return state, Outcome(written, tuple(restored), written if known else ())
+
+
+def _begin(host: Host, state: State, bundle: Bundle) -> State:
+    """Put on record what is about to be written: from here on the disk may have a part of it."""
+    changed = state.start_settings != bundle.start_settings
+    state = replace(
+        state,
+        writing=bundle.revision,
+        writing_settings=bundle.start_settings,
+        written_at=time.time_ns() if changed else state.written_at,
+    )
+    memory.save(host, state)
+    return state
+
+
+def _end(host: Host, state: State, bundle: Bundle) -> State:
+    changed = state.start_settings != bundle.start_settings
     state = replace(
         state,
         revision=bundle.revision,
         start_settings=bundle.start_settings,
         written_at=time.time_ns() if changed else state.written_at,
+        writing="",
+        writing_settings={},
     )
     memory.save(host, state)
-    for original in restored.values():
-        memory.forget_copy(host, original)
-    return state, Outcome(tuple(file.path for file in differing), tuple(restored), repaired)
+    return state
 
 
 def check(bundle: Bundle, facts: RuntimeFacts) -> None:
@@ -79,6 +104,8 @@ def _bundle_errors(bundle: Bundle, facts: RuntimeFacts) -> Iterator[FieldError]:
         where = f"files[{index}]"
         if not allowed.allows(file.path):
             yield FieldError(where, repr(file.path[:200]), f"it is not a file of {facts.name} on this node")
+        if is_temporary(file.path):
+            yield FieldError(where, repr(file.path[:200]), "the agent uses such names for files in the making")
         if file.path in seen:
             yield FieldError(where, repr(file.path[:200]), "it is there twice")
         if file.mode not in (PUBLIC_MODE, SECRET_MODE):
@@ -90,7 +117,9 @@ def _bundle_errors(bundle: Bundle, facts: RuntimeFacts) -> Iterator[FieldError]:
 
 def _differs(host: Host, file: File) -> bool:
     found = host.read(file.path)
-    return found is None or found.mode != file.mode or found.content != file.content.encode()
+    if found is None or found.uid != os.geteuid():
+        return True
+    return found.mode != file.mode or found.content != file.content.encode()
 
 
 def waiting_for_restart(state: State) -> tuple[str, ...]:
@@ -102,8 +131,21 @@ def waiting_for_restart(state: State) -> tuple[str, ...]:
 def runtime_started(state: State, started_at: int | None) -> State:
     """Take note of a start of the runtime: what was on disk before it is in force now.
 
-    ``started_at`` is when the runtime made its socket, in nanoseconds since 1970, or None if that is not known.
+    ``started_at`` is when the runtime made its socket, in nanoseconds since 1970, or None if that is not known. A
+    different time is another start, be it earlier: clocks are set back. Where times can be compared, a start before
+    the last write does not count.
     """
-    if started_at is None or started_at <= state.written_at or state.in_force == state.start_settings:
+    if started_at is None or started_at == state.runtime_start:
         return state
-    return replace(state, in_force=state.start_settings)
+    state = replace(state, runtime_start=started_at)
+    if started_at <= state.written_at <= time.time_ns():
+        return state
+    return replace(state, in_force=_on_disk(state))
+
+
+def _on_disk(state: State) -> dict[str, str]:
+    """What a start reads now; amid a change nobody knows, and a value that equals none stands for that."""
+    if not state.writing:
+        return state.start_settings
+    old, new = state.start_settings, state.writing_settings
+    return {name: old[name] if old.get(name) == new.get(name) else _UNKNOWN for name in {**old, **new}}

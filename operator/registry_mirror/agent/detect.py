@@ -27,7 +27,10 @@ _MARKERS: Mapping[RuntimeName, tuple[str, ...]] = {
     "containerd": ("/etc/containerd",),
 }
 _EMBEDDED_PORT = {"k3s": 6443, "rke2": 9345}
-_CRI = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images")
+# Which plugin has the registry settings, by the schema of config.toml (containerd docs/cri/config.md).
+_CRI: Mapping[int, str] = {1: "cri", 2: "io.containerd.grpc.v1.cri"}
+_CRI_NOW = "io.containerd.cri.v1.images"
+_MAX_PATH = 900  # the schema allows 1024, and names are put below it
 
 
 def detect(host: Host, wanted: RuntimeName | None) -> RuntimeFacts:
@@ -58,45 +61,72 @@ def _only(host: Host) -> RuntimeName:
 
 def _rancher(host: Host, name: RuntimeName) -> RuntimeFacts:
     """K3s and RKE2: config.yaml and config.yaml.d in order, later files win (docs.k3s.io, Configuration)."""
-    settings = _rancher_settings(host, name)
-    for key in ("container-runtime-endpoint", "docker"):
-        if settings.get(key):
-            raise _invalid(f"/etc/rancher/{name}/config.yaml", f"{key} is set: then {name} configures no containerd")
+    file = f"/etc/rancher/{name}/config.yaml"
+    settings = _rancher_settings(host, file)
+    for key, on in (
+        ("container-runtime-endpoint", _text(settings, "container-runtime-endpoint") != ""),
+        ("docker", _flag(settings, "docker")),
+    ):
+        if on:
+            raise _invalid(file, f"{key} is set: then {name} configures no containerd")
     facts = default_facts(name)
-    data = settings.get("data-dir")
-    if isinstance(data, str) and data:
-        facts = replace(facts, config_path=f"{data.rstrip('/')}/agent/etc/containerd/certs.d")
-    registries = settings.get("private-registry")
-    if isinstance(registries, str) and registries:
-        facts = replace(facts, registries_file=registries)
-    for path in (facts.config_path, facts.registries_file):
-        if not path.startswith("/") or posixpath.normpath(path) != path:
-            raise _invalid(f"/etc/rancher/{name}/config.yaml", f"{path} is no absolute path")
+    data = _text(settings, "data-dir") or _text(settings, "d")
+    if data:
+        facts = replace(facts, config_path=_absolute(file, f"{data}/agent/etc/containerd/certs.d"))
+    registries = _text(settings, "private-registry")
+    if registries:
+        facts = replace(facts, registries_file=_absolute(file, registries))
     return replace(
         facts,
-        disable_default_endpoint=settings.get("disable-default-registry-endpoint") is True,
+        disable_default_endpoint=_flag(settings, "disable-default-registry-endpoint"),
         embedded_registry=_embedded(host, facts),
     )
 
 
-def _rancher_settings(host: Host, name: str) -> dict[str, Any]:
+def _rancher_settings(host: Host, main: str) -> dict[str, list[Any]]:
+    """Every setting with its values as they are handed to flags, of which the last one counts.
+
+    A key that ends in + adds to what earlier files say (K3s pkg/configfilearg, readConfigFile).
+    """
+    names = [name for name in host.names(f"{main}.d") if name.lower().endswith((".yaml", ".yml")) and name != DROP_IN]
+    settings: dict[str, list[Any]] = {}
+    for path in (main, *(f"{main}.d/{name}" for name in names if not host.is_directory(f"{main}.d/{name}"))):
+        found = host.read(path)
+        for key, value in _yaml(path, found.content if found is not None else b"").items():
+            values = value if isinstance(value, list) else [value]
+            name = str(key).removesuffix("+")
+            settings[name] = [*settings.get(name, ()), *values] if str(key).endswith("+") else values
+    return settings
+
+
+def _yaml(path: str, content: bytes) -> dict[Any, Any]:
     import yaml  # only two runtimes need it
 
-    directory = f"/etc/rancher/{name}/config.yaml.d"
-    paths = [f"/etc/rancher/{name}/config.yaml"]
-    paths += [f"{directory}/{item}" for item in host.names(directory) if item.endswith((".yaml", ".yml"))]
-    settings: dict[str, Any] = {}
-    for path in paths:
-        found = host.read(path) if posixpath.basename(path) != DROP_IN else None
-        if found is None:
-            continue
-        try:
-            document = yaml.safe_load(found.content)
-        except yaml.YAMLError:
-            raise _invalid(path, "it is not YAML") from None
-        if isinstance(document, dict):
-            settings.update(document)
-    return settings
+    try:
+        document = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2024-13-01
+        raise _invalid(path, "it is not YAML") from None
+    if document is not None and not isinstance(document, dict):
+        raise _invalid(path, "it is not a list of settings (name: value)")
+    return document or {}
+
+
+def _text(settings: Mapping[str, list[Any]], key: str) -> str:
+    values = settings.get(key) or [None]
+    return "" if values[-1] is None else str(values[-1])
+
+
+def _flag(settings: Mapping[str, list[Any]], key: str) -> bool:
+    """K3s passes flags on as text, so that "true" in quotes is true as well (Go strconv.ParseBool)."""
+    return _text(settings, key).lower() in ("true", "t", "1")
+
+
+def _absolute(file: str, path: str) -> str:
+    """Give a path from a node's file in its one form, or refuse it: it goes into bundles, status and messages."""
+    plain = posixpath.normpath("/" + path.lstrip("/"))
+    if not path.startswith("/") or ".." in path.split("/") or not path.isprintable() or len(path) > _MAX_PATH:
+        raise _invalid(file, f"{path[:200]!r} is no plain absolute path")
+    return plain
 
 
 def _embedded(host: Host, facts: RuntimeFacts) -> EmbeddedRegistry | None:
@@ -119,23 +149,22 @@ def _first(value: Any) -> Any:
 
 
 def _containerd(host: Host) -> RuntimeFacts:
-    """Containerd's own config.toml, schema 2 (plugin grpc.v1.cri) or 3 (cri.v1.images)."""
+    """Containerd's own config.toml."""
     facts = default_facts("containerd")
     found = host.read(facts.config_file)
     document = _toml(facts.config_file, found.content) if found is not None else {}
-    plugins = document.get("plugins")
-    for plugin in _CRI:
-        registry = _table(_table(plugins, plugin), "registry")
-        if registry.get("mirrors"):
-            text = "registry.mirrors is set, and containerd does not start with config_path beside it: remove it first"
-            raise _invalid(facts.config_file, text)
-        path = registry.get("config_path")
-        if isinstance(path, str) and path:
-            if ":" in path or not path.startswith("/") or posixpath.normpath(path) != path:
-                text = f"config_path is {path!r}: set it to one directory (containerd #12415)"
-                raise _invalid(facts.config_file, text)
-            return replace(facts, config_path=path)
-    return replace(facts, config_path="")
+    version = document.get("version", 1)
+    plugin = _CRI.get(version, _CRI_NOW) if isinstance(version, int) else _CRI_NOW
+    registry = _table(_table(document.get("plugins"), plugin), "registry")
+    if registry.get("mirrors"):
+        text = "registry.mirrors is set, and containerd does not start with config_path beside it: remove it first"
+        raise _invalid(facts.config_file, text)
+    path = registry.get("config_path")
+    if not isinstance(path, str) or not path:
+        return replace(facts, config_path="")
+    if ":" in path:
+        raise _invalid(facts.config_file, f"config_path is {path[:200]!r}: set it to one directory (containerd #12415)")
+    return replace(facts, config_path=_absolute(facts.config_file, path))
 
 
 def _table(value: Any, key: str) -> dict[str, Any]:
@@ -146,7 +175,7 @@ def _table(value: Any, key: str) -> dict[str, Any]:
 def _toml(path: str, content: bytes) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise _invalid(path, "it is not TOML") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -25,7 +24,7 @@ from ..kube.resources import BUNDLE_KEY, SECRETS, Resource
 from . import state as memory
 from .apply import Outcome, apply, runtime_started, waiting_for_restart
 from .detect import detect
-from .host import Host
+from .host import Host, HostError
 from .state import State
 
 # Where each runtime makes its socket when it starts (runtimes.md, Restart and health).
@@ -34,6 +33,8 @@ _SOCKETS: Mapping[RuntimeName, str] = {
     "rke2": "/run/k3s/containerd/containerd.sock",
     "containerd": "/run/containerd/containerd.sock",
 }
+
+_MAX_WAITING = 512  # as the schema has it
 
 
 class Secrets(Protocol):
@@ -66,14 +67,13 @@ class Node:
         try:
             facts = detect(self._host, self._runtime)
             before = memory.load(self._host)
-            state = runtime_started(
-                before, self._host.modified(_SOCKETS.get(facts.name, "")) if facts.name in _SOCKETS else None
-            )
+            socket = _SOCKETS.get(facts.name)
+            state = runtime_started(before, self._host.modified(socket) if socket else None)
+            if state != before and before.revision:  # a node that was never given anything is left alone
+                memory.save(self._host, state)
             if config.spec.bundle is not None:
                 wanted = self._fetch(config.spec.bundle.name, config.spec.revision)
                 state, outcome = apply(self._host, state, wanted, facts)
-            if state != before:
-                memory.save(self._host, state)
         except ProblemError as error:
             problem = error
         status = self._status(config, facts, state, problem, outcome)
@@ -89,7 +89,7 @@ class Node:
         data = secret.get("data")
         try:
             raw = base64.b64decode(data[BUNDLE_KEY] if isinstance(data, dict) else "", validate=True)
-        except (binascii.Error, KeyError):
+        except (KeyError, TypeError, ValueError):
             raw = b""
         found = bundles.decode(raw)
         if found.revision != revision or found.name != name:
@@ -109,7 +109,7 @@ class Node:
         old = config.status
         applied = state.revision if state is not None else old.applied_revision
         waiting = waiting_for_restart(state) if state is not None else old.waiting_for_restart
-        in_place = self._bundle is not None and self._bundle.revision == applied
+        in_place = problem is None and self._bundle is not None and self._bundle.revision == applied
         files = (
             tuple(FileStatus(path=file.path, digest=file.digest) for file in self._bundle.files)
             if self._bundle and in_place
@@ -122,7 +122,7 @@ class Node:
             agent_version=__version__,
             runtime=facts if facts is not None else old.runtime,
             files=files,
-            waiting_for_restart=waiting,
+            waiting_for_restart=waiting[:_MAX_WAITING],
             conditions=_conditions(config, applied, waiting, problem, outcome),
         )
 
@@ -133,20 +133,20 @@ def _conditions(
     wanted = config.spec.revision
     if problem is not None:
         done = condition("Applied", False, problem.reason, problem.message)
-    elif not wanted:
+    elif not wanted or config.spec.bundle is None:
         done = condition("Applied", False, "NoRevision", "the controller has not given this node a revision yet")
     else:
         done = condition("Applied", applied == wanted, "Applied", f"revision {applied} is on the node")
-    terminal = problem is not None and not isinstance(problem, WaitingError)
-    stalled = (
-        condition("Stalled", terminal, problem.reason, problem.message)
-        if problem and terminal
-        else condition("Stalled", False, "Working", "")
-    )
-    text = f"restart the runtime to bring into force: {', '.join(waiting)}"
-    restart = condition(
-        "RestartRequired", bool(waiting), "StartSettings" if waiting else "NotRequired", text if waiting else ""
-    )
+    # A full disk or a link in the path takes somebody to mend it; an API server that does not answer comes back.
+    if isinstance(problem, InvalidError | HostError):
+        stalled = condition("Stalled", True, problem.reason, problem.message)
+    else:
+        stalled = condition("Stalled", False, "Working", "")
+    if waiting:
+        text = f"restart the runtime to bring into force: {', '.join(waiting)}"
+        restart = condition("RestartRequired", True, "StartSettings", text)
+    else:
+        restart = condition("RestartRequired", False, "NotRequired", "")
     return (done, restart, _drifted(config, outcome), stalled)
 
 

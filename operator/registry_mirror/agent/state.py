@@ -16,6 +16,7 @@ from .host import Host, HostError
 
 DIRECTORY = "/var/lib/registry-mirror"
 _STATE = f"{DIRECTORY}/state.json"
+_ORIGINALS = f"{DIRECTORY}/originals"
 
 
 class Original(Struct, frozen=True, kw_only=True):
@@ -25,22 +26,30 @@ class Original(Struct, frozen=True, kw_only=True):
     mode: int = 0
     uid: int = 0
     gid: int = 0
-    directory: bool = True
 
 
 class State(Struct, frozen=True, kw_only=True):
     """The whole record.
 
-    ``originals`` has an entry for every path that is ours, in the order in which the files were written.
-    ``start_settings`` are those of the revision on disk, written at ``written_at`` (nanoseconds since 1970);
-    ``in_force`` are those that the runtime read when it last started.
+    ``originals`` has an entry for every path that is ours, in the order in which the files are written; what names a
+    file comes after it. ``directories`` were not there before us.
+
+    ``start_settings`` are those of ``revision``, on disk since ``written_at`` (nanoseconds since 1970); ``in_force``
+    are those that the runtime read when it last started. ``runtime_start`` tells that start from any other.
+
+    While ``writing`` names a revision, the disk has something between ``revision`` and that one, whose settings are
+    ``writing_settings``.
     """
 
     revision: str = ""
     originals: dict[str, Original] = msgspec.field(default_factory=dict)
+    directories: tuple[str, ...] = ()
     start_settings: dict[str, str] = msgspec.field(default_factory=dict)
     written_at: int = 0
     in_force: dict[str, str] = msgspec.field(default_factory=dict)
+    runtime_start: int = 0
+    writing: str = ""
+    writing_settings: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def load(host: Host) -> State:
@@ -51,7 +60,7 @@ def load(host: Host) -> State:
     try:
         return msgspec.json.decode(found.content, type=State)
     except msgspec.MsgspecError:
-        text = f"{_STATE}: it is damaged; restore it, or move it away to start anew (originals stay in {DIRECTORY})"
+        text = f"{_STATE}: it is damaged; restore it, or move {DIRECTORY} away, which has the originals, to start anew"
         raise HostError("StateDamaged", text) from None
 
 
@@ -61,26 +70,28 @@ def save(host: Host, state: State) -> None:
 
 
 def adopt(host: Host, state: State, paths: list[str]) -> State:
-    """Copy what is at those paths into the agent's directory and record it, for each path that is not ours yet.
+    """Copy what is at those paths into the agent's directory, for each path that is not ours yet.
 
-    Gives the record as saved. Raises HostError; nothing but copies has been written then.
+    Gives the record with them, in the order of ``paths``; it has to be saved before anything is changed. Raises
+    HostError; nothing but copies has been written then.
     """
     added = {}
+    missing = set(state.directories)
     for path in paths:
         if path in state.originals:
             continue
         found = host.read(path)
         if found is None:
-            added[path] = Original(directory=host.exists(path.rpartition("/")[0]))
+            missing |= {folder for folder in _above(path) if not host.exists(folder)}
+            added[path] = Original()
             continue
-        copy = f"{DIRECTORY}/originals/{hashlib.sha256(path.encode()).hexdigest()}"
+        copy = f"{_ORIGINALS}/{hashlib.sha256(path.encode()).hexdigest()}"
         host.stage(copy, found.content, 0o600).commit()
         added[path] = Original(copy=copy, mode=found.mode, uid=found.uid, gid=found.gid)
-    if not added:
-        return state
-    state = replace(state, originals={**state.originals, **added})
-    save(host, state)
-    return state
+    known = {**state.originals, **added}
+    others = [path for path in known if path not in set(paths)]
+    originals = {path: known[path] for path in (*others, *paths)}
+    return replace(state, originals=originals, directories=tuple(sorted(missing)))
 
 
 def restore(host: Host, state: State, path: str) -> State:
@@ -92,14 +103,38 @@ def restore(host: Host, state: State, path: str) -> State:
     if original.copy:
         found = host.read(original.copy)
         if found is None:
-            raise HostError("OriginalLost", f"{path}: the copy of the original, {original.copy}, is gone")
+            text = f"{path}: the copy of the original is gone: write the file that is to be there to {original.copy}"
+            raise HostError("OriginalLost", text)
         host.stage(path, found.content, original.mode, (original.uid, original.gid)).commit()
     else:
-        host.remove(path, with_directory=not original.directory)
+        host.remove(path, with_directory=path.rpartition("/")[0] in state.directories)
     return replace(state, originals={key: value for key, value in state.originals.items() if key != path})
 
 
-def forget_copy(host: Host, original: Original) -> None:
-    """Remove the copy of an original that has been put back. Raises HostError."""
-    if original.copy:
-        host.remove(original.copy, with_directory=False)
+def remove_directories(host: Host, state: State) -> State:
+    """Remove the directories that the agent made and that hold none of its files any more, unless others use them.
+
+    Gives the record, which is not saved. Raises HostError.
+    """
+    needed = {folder for path in state.originals for folder in _above(path)}
+    for folder in reversed(state.directories):  # sorted: what is below comes first
+        if folder not in needed:
+            host.remove_empty(folder)
+    return replace(state, directories=tuple(folder for folder in state.directories if folder in needed))
+
+
+def sweep(host: Host, state: State) -> None:
+    """Remove copies that the record does not name: of originals that are back, and what a crash left.
+
+    Raises HostError.
+    """
+    named = {original.copy for original in state.originals.values()}
+    for name in host.names(_ORIGINALS, unfinished=True):
+        copy = f"{_ORIGINALS}/{name}"
+        if copy not in named:
+            host.remove(copy, with_directory=False)
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(2, len(parts))]

@@ -16,10 +16,17 @@ MAX_URL = 1024
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_PATH = re.compile(r"(?:/[A-Za-z0-9._~:@!$&()*+,;=%-]*)*")
+# Go refuses a % that starts no escape, and a hosts.toml with such a URL is ignored as a whole (runtimes.md, trap 1).
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~:@!$&()*+,;=-]|%[0-9A-Fa-f]{2})*)*")
 _DURATION = re.compile(r"(?:[0-9]{1,6}(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+)(ms|s|m|h)")
+_SHARE = re.compile(r"(?:[1-9][0-9]?|100)%")
+_MAX_SECONDS = (2**63 - 1) / 1e9  # what Go's time.Duration holds
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_GROUP_NUMBER = re.compile(r"0|[1-9][0-9]{0,7}")
+# RE2's own \C (any byte), behind an even number of backslashes.
+_ANY_BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 # Go's regexp.Expand: $1, ${1}, $name, ${name}, $$ (regexp/regexp.go, func extract).
 _REFERENCE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
 
@@ -105,7 +112,13 @@ def normal_url(url: str) -> str:
 
 def duration_problem(value: str) -> str | None:
     """Say what is wrong with a duration, or None."""
-    return None if len(value) <= 32 and _DURATION.fullmatch(value) else DURATION_FORM
+    valid = len(value) <= 32 and _DURATION.fullmatch(value) and duration_seconds(value) < _MAX_SECONDS
+    return None if valid else DURATION_FORM
+
+
+def is_share(value: str) -> bool:
+    """Tell whether the value is a whole share from 1% to 100%."""
+    return _SHARE.fullmatch(value) is not None
 
 
 def duration_seconds(value: str) -> float:
@@ -121,6 +134,10 @@ def rewrite_problem(pattern: str, replacement: str) -> tuple[str, str] | None:
     """
     import re2  # imported here: the agent reads models but never compiles a pattern
 
+    # Six times as long in a YAML key, which may have 1,024 characters; no name of a repository holds one.
+    for half, value in (("pattern", pattern), ("replacement", replacement)):
+        if _CONTROL.search(value):
+            return half, "write it without control characters and line separators"
     options = re2.Options()
     options.log_errors = False
     try:
@@ -128,11 +145,15 @@ def rewrite_problem(pattern: str, replacement: str) -> tuple[str, str] | None:
     except re2.error as error:
         text = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
         return "pattern", f"write a regular expression in RE2 syntax ({text})"
+    if _ANY_BYTE.search(pattern):
+        return "pattern", "write . instead of \\C: Go's regular expressions, which the runtimes use, lack it"
     for reference in _REFERENCE.finditer(replacement):
         name = reference[1] or reference[2]
         if name is None:
             continue
-        known = int(name) <= compiled.groups if name.isdigit() else name in compiled.groupindex
+        # Go reads a name of digits as a number only without leading zeros, and only ASCII digits (regexp, extract).
+        known = int(name) <= compiled.groups if _GROUP_NUMBER.fullmatch(name) else name in compiled.groupindex
         if not known:
-            return "replacement", f"${name} names no group of the pattern, which has {compiled.groups}: write ${{1}}"
+            remedy = "write ${1}" if compiled.groups else "put parentheses around the part of the pattern to keep"
+            return "replacement", f"${name} names no group of the pattern, which has {compiled.groups}: {remedy}"
     return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,18 +13,18 @@ from .models import (
     API_VERSION,
     TLS,
     Endpoint,
+    LabelSelector,
     NodeRegistryConfig,
     RegistryMirror,
     RegistryMirrorPolicy,
+    RegistryMirrorPolicySpec,
     RegistryMirrorSpec,
     Rewrite,
 )
+from .shape import plain, shape_error
+from .shape import show as show
 
 _T = TypeVar("_T")
-_LOCATION = re.compile(r"^(?P<text>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?$", re.DOTALL)
-_UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`")
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
-_FOUND_LENGTH = 80
 
 
 def registry_mirror(body: Mapping[str, Any]) -> RegistryMirror:
@@ -44,7 +42,11 @@ def registry_mirror(body: Mapping[str, Any]) -> RegistryMirror:
 
 def policy(body: Mapping[str, Any]) -> RegistryMirrorPolicy:
     """Give the model of a RegistryMirrorPolicy document; raises InvalidError."""
-    return _convert(body, RegistryMirrorPolicy, "RegistryMirrorPolicy")
+    result = _convert(body, RegistryMirrorPolicy, "RegistryMirrorPolicy")
+    errors = tuple(_policy_errors(result.spec))
+    if errors:
+        raise InvalidError(subject_of(body, "RegistryMirrorPolicy"), errors)
+    return result
 
 
 def node_registry_config(body: Mapping[str, Any]) -> NodeRegistryConfig:
@@ -52,17 +54,20 @@ def node_registry_config(body: Mapping[str, Any]) -> NodeRegistryConfig:
     return _convert(body, NodeRegistryConfig, "NodeRegistryConfig")
 
 
-def subject_of(body: Mapping[str, Any], kind: str = "") -> str:
+def subject_of(body: Any, kind: str = "") -> str:
     """Name a document for a person: ``RegistryMirror docker-hub``, ``Secret namespace/name``."""
+    body = body if isinstance(body, Mapping) else {}
     metadata = body.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
-    name = metadata.get("name") or "(without a name)"
+    name = plain(metadata.get("name") or "(without a name)")
     namespace = metadata.get("namespace")
-    return f"{kind or body.get('kind') or 'document'} {f'{namespace}/' if namespace else ''}{name}"
+    return f"{kind or plain(body.get('kind') or 'document')} {f'{plain(namespace)}/' if namespace else ''}{name}"
 
 
-def _convert(body: Mapping[str, Any], model: type[_T], kind: str) -> _T:
+def _convert(body: Any, model: type[_T], kind: str) -> _T:
     subject = subject_of(body, kind)
+    if not isinstance(body, Mapping):
+        raise InvalidError(subject, (FieldError("", show(body), "write an object with apiVersion, metadata and spec"),))
     version = body.get("apiVersion", API_VERSION)
     if version != API_VERSION:
         raise InvalidError(subject, (FieldError("apiVersion", show(version), f"write {API_VERSION}"),))
@@ -70,59 +75,13 @@ def _convert(body: Mapping[str, Any], model: type[_T], kind: str) -> _T:
     if not isinstance(metadata, Mapping) or not metadata.get("name"):
         raise InvalidError(subject, (FieldError("metadata.name", "", "give the object a name"),))
     try:
-        return msgspec.convert(dict(body), model)
+        found = msgspec.convert(dict(body), model)
+        msgspec.json.encode(found)  # JSON and YAML can spell half a surrogate pair, which no file can hold
+        return found
     except msgspec.ValidationError as error:
-        raise InvalidError(subject, (_shape_error(str(error), body, model),)) from None
-
-
-def _shape_error(text: str, body: Mapping[str, Any], model: Any) -> FieldError:
-    """Turn msgspec's message into ours: same fact, with the value that was found and a remedy."""
-    match = _LOCATION.match(text)
-    assert match is not None  # every part of the pattern is optional
-    path = (match["path"] or "").lstrip(".")
-    unknown = _UNKNOWN.search(match["text"])
-    if unknown:
-        name = unknown["name"]
-        near = difflib.get_close_matches(name, _field_names(model), n=1)
-        remedy = f"did you mean {near[0]}?" if near else "remove it: there is no such field"
-        return FieldError(f"{path}.{name}" if path else name, "an unknown field", remedy)
-    return FieldError(path, _found(body, path), match["text"][:1].lower() + match["text"][1:])
-
-
-def _field_names(model: Any) -> list[str]:
-    """All field names of a model and of the models inside it, as users write them."""
-    names: set[str] = set()
-    pending: list[Any] = [msgspec.inspect.type_info(model)]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, msgspec.inspect.StructType):
-            names.update(item.encode_name for item in node.fields)
-            pending.extend(item.type for item in node.fields)
-        elif isinstance(node, msgspec.inspect.UnionType):
-            pending.extend(node.types)
-        elif isinstance(node, msgspec.inspect.VarTupleType):
-            pending.append(node.item_type)
-    return sorted(names)
-
-
-def _found(body: Any, path: str) -> str:
-    value = body
-    for key, index in _STEP.findall("." + path if path else ""):
-        try:
-            value = value[int(index)] if index else value[key]
-        except (KeyError, IndexError, TypeError):
-            return ""
-    return show(value)
-
-
-def show(value: Any) -> str:
-    """Render a value from a user's object, shortened, on one line, with nothing that a terminal would act on."""
-    if isinstance(value, Mapping):
-        return "an object"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"a list of {len(value)}"
-    text = repr(value) if isinstance(value, str) else str(msgspec.json.encode(value), "utf-8")
-    return text if len(text) <= _FOUND_LENGTH else text[: _FOUND_LENGTH - 1] + "…"
+        raise InvalidError(subject, (shape_error(str(error), body, model),)) from None
+    except UnicodeEncodeError:
+        raise InvalidError(subject, (FieldError("", "text that is not Unicode", "write UTF-8 text"),)) from None
 
 
 def _spec_errors(spec: RegistryMirrorSpec) -> Iterator[FieldError]:
@@ -145,10 +104,39 @@ def _spec_errors(spec: RegistryMirrorSpec) -> Iterator[FieldError]:
     patterns: set[str] = set()
     for index, rewrite in enumerate(spec.rewrites):
         yield from _rewrite_errors(rewrite, f"spec.rewrites[{index}]", patterns)
+    yield from _selector_errors(spec.node_selector, "spec.nodeSelector")
     if spec.registry == "*" and (spec.upstream.tls or spec.upstream.credentials_ref):
         yield FieldError(
             "spec.upstream", "tls or credentialsRef", 'remove them: "*" stands for many registries, which share neither'
         )
+
+
+def _selector_errors(selector: LabelSelector | None, path: str) -> Iterator[FieldError]:
+    """As LabelSelectorAsSelector in apimachinery: NotIn without values would select every node."""
+    for index, item in enumerate(selector.match_expressions if selector is not None else ()):
+        where = f"{path}.matchExpressions[{index}].values"
+        if item.operator in ("In", "NotIn") and not item.values:
+            yield FieldError(where, "no value", f"write at least one: {item.operator} compares with them")
+        elif item.operator in ("Exists", "DoesNotExist") and item.values:
+            yield FieldError(where, "values", f"remove them: {item.operator} compares with none")
+
+
+def _policy_errors(spec: RegistryMirrorPolicySpec) -> Iterator[FieldError]:
+    durations = {
+        "spec.rollout.canary.soak": spec.rollout.canary.soak,
+        "spec.rollout.deadline": spec.rollout.deadline,
+        "spec.probe.interval": spec.probe.interval,
+    }
+    durations.update(
+        {f"spec.rollout.windows[{index}].duration": item.duration for index, item in enumerate(spec.rollout.windows)}
+    )
+    for path, value in durations.items():
+        if grammar.duration_problem(value):
+            yield FieldError(path, show(value), grammar.DURATION_FORM)
+    share = spec.rollout.max_unavailable
+    if not (share >= 1 if isinstance(share, int) else grammar.is_share(share)):
+        form = 'write a number from 1, or a share from "1%" to "100%"'
+        yield FieldError("spec.rollout.maxUnavailable", show(share), form)
 
 
 def _endpoint_errors(endpoint: Endpoint, path: str) -> Iterator[FieldError]:
@@ -163,6 +151,7 @@ def _endpoint_errors(endpoint: Endpoint, path: str) -> Iterator[FieldError]:
         yield FieldError(f"{path}.capabilities", "a repeated value", "write each capability once")
     elif "Pull" not in endpoint.capabilities:
         yield FieldError(f"{path}.capabilities", "[Resolve]", "add Pull: an endpoint without it serves no image")
+    yield from _selector_errors(endpoint.node_selector, f"{path}.nodeSelector")
 
 
 def _rewrite_errors(rewrite: Rewrite, path: str, patterns: set[str]) -> Iterator[FieldError]:

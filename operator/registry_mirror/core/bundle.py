@@ -131,7 +131,7 @@ def decode(raw: bytes) -> Bundle:
         if len(text) > _MAX_DECODED:
             raise ValueError("larger than 64 MiB")
         return msgspec.json.decode(text, type=Bundle)
-    except (OSError, EOFError, zlib.error, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError, msgspec.MsgspecError) as error:
         # Only the kind of failure: a validation message could quote the content.
         found = FieldError("data", "", f"it cannot be read ({type(error).__name__})")
         raise InvalidError("bundle", (found,), "BundleInvalid") from None

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
-import ssl
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct
 
 from ..api.errors import FieldError, InvalidError
 from ..api.models import TLS, Capability, CARef, Endpoint, LabelSelector, RegistryMirror, Rewrite, SecretRef, Upstream
 from ..api.parse import subject_of
+from .material import Credentials as Credentials
+from .material import checked_pem, credentials
 
 SourceKind = Literal["Secret", "ConfigMap"]
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s+[A-Za-z0-9+/=\s]+-----END \1-----")
-_MAX_PEM = 256 * 1024
-_CREDENTIALS_FORM = (
-    "write a Secret of type kubernetes.io/basic-auth (username, password), kubernetes.io/dockerconfigjson, or one with "
-    "the key token"
-)
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -51,7 +43,8 @@ def source(body: Mapping[str, Any]) -> Source:
     """
     kind: SourceKind = "Secret" if body.get("kind") == "Secret" else "ConfigMap"
     subject = subject_of(body, kind)
-    name = (body.get("metadata") or {}).get("name")
+    metadata = body.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(name, str) or not name:
         raise InvalidError(subject, (FieldError("metadata.name", "", "give the object a name"),))
     encoded = "data" if kind == "Secret" else "binaryData"
@@ -63,26 +56,16 @@ def source(body: Mapping[str, Any]) -> Source:
             raise InvalidError(subject, (FieldError(section, "", "write keys and values"),))
         for key, value in values.items():
             try:
-                data[str(key)] = base64.b64decode(value, validate=True) if section == encoded else value.encode()
+                data[str(key)] = _decoded(value) if section == encoded else value.encode()
             except (binascii.Error, TypeError, ValueError, AttributeError):
                 form = "base64" if section == encoded else "text (in quotes)"
                 raise InvalidError(subject, (FieldError(f"{section}.{key}", "", f"write {form}"),)) from None
     return Source(kind=kind, name=name, data=data)
 
 
-class Credentials(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a registry asks for: user name and password, or an identity token. Never shown by repr."""
-
-    username: str = ""
-    password: str = ""
-    identity_token: str = ""
-
-    def __repr__(self) -> str:
-        return "Credentials(***)"
-
-    def basic(self) -> str:
-        """Give the value of an Authorization header for user name and password (RFC 7617, UTF-8)."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+def _decoded(value: Any) -> bytes:
+    """Decode base64 as the API server does: line breaks do not count, anything else has to be right."""
+    return base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
 
 
 class ResolvedTLS(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -208,7 +191,7 @@ class _Resolver:
         if source is None:
             return None
         try:
-            return _credentials(source, host)
+            return credentials(source.data, host)
         except ValueError as error:
             self._wrong(path, f"Secret {source.name}", str(error))
             return None
@@ -242,7 +225,7 @@ class _Resolver:
             self._wrong(path, subject, f"it has no key {key}: it has {', '.join(sorted(source.data)) or 'none'}")
             return ""
         try:
-            return _checked_pem(source.data[key], label)
+            return checked_pem(source.data[key], label)
         except ValueError as error:
             self._wrong(path, f"{subject}, key {key}", str(error))
             return ""
@@ -250,84 +233,3 @@ class _Resolver:
     def _wrong(self, path: str, subject: str, expected: str) -> None:
         self.malformed = True
         self.errors.append(FieldError(path, subject, expected))
-
-
-def _credentials(source: Source, host: str) -> Credentials:
-    """Read a credentials Secret; raises ValueError with what to write instead, never with the content."""
-    data = source.data
-    if ".dockerconfigjson" in data:
-        return _docker_config(data[".dockerconfigjson"], host)
-    if "username" in data and "password" in data:
-        username = _text(data["username"], "username")
-        if ":" in username:
-            raise ValueError("the user name has a colon, which Basic authentication cannot carry")
-        return Credentials(username=username, password=_text(data["password"], "password"))
-    if "token" in data:
-        return Credentials(identity_token=_text(data["token"], "token"))
-    raise ValueError(_CREDENTIALS_FORM)
-
-
-def _text(value: bytes, key: str) -> str:
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"the key {key} is not UTF-8 text") from None
-    if not text:
-        raise ValueError(f"the key {key} is empty")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
-        raise ValueError(
-            f"the key {key} holds a line break or another control character; create it with --from-literal, or with "
-            "printf instead of echo"
-        )
-    return text
-
-
-def _docker_config(raw: bytes, host: str) -> Credentials:
-    try:
-        auths = msgspec.json.decode(raw)["auths"]
-        entries = {key: value for key, value in auths.items() if isinstance(value, dict)}
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        raise ValueError("the key .dockerconfigjson is not JSON with an object auths") from None
-    names = {host, f"{host}/"}
-    if host in ("registry-1.docker.io", "docker.io"):
-        names |= {"docker.io", "index.docker.io", "index.docker.io/v1/", "registry-1.docker.io"}
-    for key, entry in entries.items():
-        if key.partition("://")[2] in names or key in names:
-            return _docker_entry(entry)
-    raise ValueError(f"auths has no entry for {host}")
-
-
-def _docker_entry(entry: Mapping[str, object]) -> Credentials:
-    token = entry.get("identitytoken")
-    if isinstance(token, str) and token:
-        return Credentials(identity_token=_text(token.encode(), "identitytoken"))
-    username, password = entry.get("username"), entry.get("password")
-    if not (isinstance(username, str) and isinstance(password, str)):
-        try:
-            decoded = base64.b64decode(str(entry.get("auth", "")), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            raise ValueError("auth is not base64 of user:password") from None
-        username, colon, password = decoded.partition(":")
-        if not colon:
-            raise ValueError("auth is not base64 of user:password")
-    return Credentials(username=_text(username.encode(), "username"), password=_text(password.encode(), "password"))
-
-
-@lru_cache(maxsize=256)
-def _checked_pem(raw: bytes, label: str) -> str:
-    """Give the PEM blocks of that label, one after the other; raises ValueError if there is none or one is broken."""
-    if len(raw) > _MAX_PEM:
-        raise ValueError(f"it is larger than {_MAX_PEM // 1024} KiB")
-    try:
-        text = raw.decode("ascii")
-    except UnicodeDecodeError:
-        raise ValueError("it is not PEM text") from None
-    blocks = [match[0] for match in _PEM.finditer(text) if match[1].endswith(label)]
-    if not blocks:
-        raise ValueError(f"it has no block BEGIN {label}")
-    if label == "CERTIFICATE":
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="\n".join(blocks))
-        except (ssl.SSLError, ValueError):
-            raise ValueError("a certificate in it cannot be parsed") from None
-    return "\n".join(block.replace("\r\n", "\n") for block in blocks) + "\n"

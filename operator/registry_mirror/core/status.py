@@ -79,7 +79,9 @@ def tally(nodes: Iterable[NodeView], paused: bool) -> dict[str, Tally]:
         for name in node.plan.in_force:
             item = result.setdefault(name, Tally())
             item.states.append(
-                _waiting_state(node, waiting, name) if name in held and shared.state == "applied" else shared
+                _waiting_state(node, waiting, name, shared.drifted)
+                if name in held and shared.state == "applied"
+                else shared
             )
             item.embedded += node.plan.embedded_registry
         for name, problem in node.plan.problems.items():
@@ -111,12 +113,12 @@ def _revision_state(node: NodeView, paused: bool) -> _NodeState:
     return _NodeState(node.name, "pending", "RolloutPending", "the node has not been given the revision yet", drifted)
 
 
-def _waiting_state(node: NodeView, waiting: set[str], mirror: str) -> _NodeState:
+def _waiting_state(node: NodeView, waiting: set[str], mirror: str, drifted: bool) -> _NodeState:
     settings = sorted(name for name in waiting if mirror in node.plan.needs_start.get(name, ()))
     text = (
         f"restart the runtime to bring into force: {', '.join(settings)} (this version does not restart it by itself)"
     )
-    return _NodeState(node.name, "pending", "RestartRequired", text)
+    return _NodeState(node.name, "pending", "RestartRequired", text, drifted)
 
 
 def mirror_status(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 from msgspec import Struct
+from urllib3.connection import HTTPConnection
 
 from ..api.errors import FieldError, InvalidError
 from . import errors
@@ -24,6 +26,13 @@ from .resources import Resource
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT = urllib3.Timeout(connect=10, read=30)
+# A server that has gone without a word is noticed after a minute, and not when a whole watch has passed in silence.
+_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 _MAX_LINE = 16 * 1024 * 1024
 
 Json = dict[str, Any]
@@ -44,14 +53,17 @@ class Connection(Struct, frozen=True, kw_only=True):
 
 
 def in_cluster(environ: Mapping[str, str], account: Path = _ACCOUNT) -> Connection | None:
-    """Give the connection of a pod's service account, or None outside of a pod."""
+    """Give the connection of a pod's service account, or None outside of a pod. Raises InvalidError without its CA."""
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     if not host or not port or not (account / "token").exists():
         return None
     where = f"[{host}]" if ":" in host else host
-    return Connection(
-        server=f"https://{where}:{port}", ca=(account / "ca.crt").read_text(), token_file=account / "token"
-    )
+    try:
+        ca = (account / "ca.crt").read_text()
+    except (OSError, ValueError) as error:
+        found = FieldError("ca.crt", type(error).__name__, "mount the service account with its CA certificate")
+        raise InvalidError(f"service account {account}", (found,), "NoCluster") from None
+    return Connection(server=f"https://{where}:{port}", ca=ca, token_file=account / "token")
 
 
 def from_kubeconfig(path: Path) -> Connection:
@@ -64,20 +76,20 @@ def from_kubeconfig(path: Path) -> Connection:
         context = _named(document, "contexts", document["current-context"])["context"]
         cluster = _named(document, "clusters", context["cluster"])["cluster"]
         user = _named(document, "users", context["user"])["user"]
-        server = cluster["server"]
+        connection = Connection(
+            server=cluster["server"].rstrip("/"),
+            ca=_data(cluster, "certificate-authority", path),
+            token=user.get("token"),
+            token_file=path.parent / user["tokenFile"] if user.get("tokenFile") else None,
+            certificate=_data(user, "client-certificate", path),
+            key=_data(user, "client-key", path),
+        )
     except OSError as error:
-        raise InvalidError(subject, (FieldError("", error.strerror or "", "give a readable file"),)) from None
-    except (yaml.YAMLError, KeyError, TypeError, StopIteration):
-        text = "give a kubeconfig whose current-context names a cluster and a user in it"
+        found = f"{error.filename}: {error.strerror}"
+        raise InvalidError(subject, (FieldError("", found, "give readable files"),)) from None
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, StopIteration, RecursionError):
+        text = "give a kubeconfig whose current-context names a cluster and a user in it, and whose data is base64"
         raise InvalidError(subject, (FieldError("current-context", "", text),)) from None
-    connection = Connection(
-        server=server.rstrip("/"),
-        ca=_data(cluster, "certificate-authority", path),
-        token=user.get("token"),
-        token_file=path.parent / user["tokenFile"] if user.get("tokenFile") else None,
-        certificate=_data(user, "client-certificate", path),
-        key=_data(user, "client-key", path),
-    )
     if not (connection.token or connection.token_file or connection.certificate):
         text = "the agent needs a token, tokenFile or client certificate; exec plugins are not supported"
         raise InvalidError(subject, (FieldError("users", "", text),))
@@ -102,7 +114,7 @@ def _named(document: Json, section: str, name: str) -> Json:
 
 def _data(section: Json, key: str, path: Path) -> str | None:
     if section.get(f"{key}-data"):
-        return base64.b64decode(section[f"{key}-data"]).decode()
+        return base64.b64decode("".join(section[f"{key}-data"].split()), validate=True).decode()
     return (path.parent / section[key]).read_text() if section.get(key) else None
 
 
@@ -110,15 +122,25 @@ class Rest:
     """Calls to one API server."""
 
     def __init__(self, connection: Connection) -> None:
+        """Take the connection; raises InvalidError if its certificates cannot be read."""
         self._connection = connection
         context = urllib3.util.create_urllib3_context()
-        if connection.ca is not None:
-            context.load_verify_locations(cadata=connection.ca)
-        else:
-            context.load_default_certs()
-        if connection.certificate is not None:
-            _load_client(context, connection.certificate, connection.key or "")
-        self._pool = urllib3.PoolManager(ssl_context=context, retries=False, maxsize=2)
+        try:
+            if connection.ca is not None:
+                context.load_verify_locations(cadata=connection.ca)
+            else:
+                context.load_default_certs()
+            if connection.certificate is not None:
+                _load_client(context, connection.certificate, connection.key or "")
+        except (OSError, ValueError):
+            found = FieldError("", "", "give the CA, the client certificate and its key as PEM")
+            raise InvalidError(f"connection to {connection.server}", (found,)) from None
+        self._pool = urllib3.PoolManager(
+            ssl_context=context,
+            retries=False,
+            maxsize=2,
+            socket_options=[*HTTPConnection.default_socket_options, *_ALIVE],
+        )
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Json | None:
         """Give the object, or None if there is none. Raises ApiError."""
@@ -168,7 +190,7 @@ class Rest:
                     yield msgspec.json.decode(line)
             finally:
                 response.close()
-        except (urllib3.exceptions.HTTPError, OSError, msgspec.DecodeError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise errors.unreachable(action, error) from None
 
     def _call(
@@ -188,7 +210,8 @@ class Rest:
                 headers={**self._headers(), **(headers or {})},
                 timeout=_TIMEOUT,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # ValueError: a token that fits into no header; its text would have the token.
             raise errors.unreachable(action, error) from None
         return response.status, response.data
 
@@ -205,7 +228,12 @@ class Rest:
 def _decoded(status: int, body: bytes, action: str) -> Json:
     if not 200 <= status <= 299:
         raise errors.from_response(status, body, action)
-    answer: Json = msgspec.json.decode(body)
+    try:
+        answer = msgspec.json.decode(body)
+    except ValueError as error:
+        raise errors.unreachable(action, error) from None
+    if not isinstance(answer, dict):
+        raise errors.unreachable(action, TypeError())
     return answer
 
 
@@ -218,12 +246,10 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in lines if line)
 
 
-def _load_client(context: Any, certificate: str, key: str) -> None:
-    """OpenSSL reads client certificates from files only: one that is readable by us alone and gone at once."""
-    descriptor, name = tempfile.mkstemp()
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(certificate + "\n" + key)
-        context.load_cert_chain(name)
-    finally:
-        os.unlink(name)
+def _load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """OpenSSL reads client certificates from files only: one in memory, for no key may be left on a disk."""
+    descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
+    with open(descriptor, "w") as file:
+        file.write(certificate + "\n" + key)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")

@@ -42,7 +42,12 @@ def render(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror]) -> Rendered:
 
 
 def _hosts_file(mirror: ResolvedMirror, store: TLSStore) -> HostsFile:
-    hosts = tuple(_host(endpoint, mirror.rewrites, store) for endpoint in mirror.endpoints)
+    # Two URLs can become one by a rewrite, and a second table of one name makes the file invalid (runtimes.md, trap 7).
+    unique: dict[str | None, Host] = {}
+    for endpoint in mirror.endpoints:
+        host = _host(endpoint, mirror.rewrites, store)
+        unique.setdefault(host.url, host)
+    hosts = tuple(unique.values())
     if mirror.deny_fallback:
         # containerd always tries the registry itself last, unless the root names another server (runtimes.md, trap 4
         # and "Deny fallback"): the last mirror takes that place.
@@ -78,7 +83,7 @@ def _added_prefix(rewrite: Rewrite) -> str | None:
         return None
     replacement = rewrite.replacement + ("$1" if rewrite.pattern == "^" else "")
     match = _ADDED_PREFIX.fullmatch(replacement)
-    return match[1] if match else None
+    return match[1] if match and not {".", ".."} & set(match[1].split("/")) else None
 
 
 def _authorization(credentials: Credentials | None) -> str:

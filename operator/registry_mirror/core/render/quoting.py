@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -30,6 +30,11 @@ def quoted(value: str) -> str:
     return '"' + _SPECIAL.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), value) + '"'
 
 
+def quoted_list(values: Iterable[str]) -> str:
+    """Give the values as a list that TOML and YAML share."""
+    return f"[{', '.join(map(quoted, values))}]"
+
+
 def boolean(value: bool) -> str:
     """Give the literal that TOML and YAML share."""
     return "true" if value else "false"
@@ -44,8 +49,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,  # the package does not change while it runs; Jinja would look at each use
     )
     environment.filters["q"] = quoted
+    environment.filters["ql"] = quoted_list
     environment.filters["b"] = boolean
     return environment
 
@@ -53,17 +60,26 @@ def _environment() -> jinja2.Environment:
 def toml_file(template: str, expected: Mapping[str, Any], **values: Any) -> str:
     """Fill a template and give the text, once ``tomllib`` reads it as ``expected``, tables in the same order."""
     text = _environment().get_template(template).render(**values)
-    found = tomllib.loads(text)
-    if not _same(found, expected):
-        raise RenderMismatch(f"{template} does not read back as it was meant")
-    return text
+    try:
+        same = _same(tomllib.loads(text), expected)
+    except tomllib.TOMLDecodeError:
+        same = False
+    return _proven(text, same, template)
 
 
 def yaml_file(template: str, expected: Mapping[str, Any], **values: Any) -> str:
     """Fill a template and give the text, once YAML reads it as ``expected``, keys in the same order."""
     text = _environment().get_template(template).render(**values)
-    found = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-    if not _same(found, expected):
+    try:
+        same = _same(yaml.load(text, Loader=_Loader), expected)  # noqa: S506 - a safe loader
+    except yaml.YAMLError:
+        same = False
+    return _proven(text, same, template)
+
+
+def _proven(text: str, same: bool, template: str) -> str:
+    """Give the text, or raise: without what a parser says, which may quote a credential."""
+    if not same:
         raise RenderMismatch(f"{template} does not read back as it was meant")
     return text
 

@@ -1,0 +1,235 @@
+"""What upstream containerd gets. It reads hosts.toml differently from the K3s fork: it always tries the registry itself
+last, and it ignores rewrites without a word; both must show here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from registry_mirror.core.layout import default_facts
+from registry_mirror.core.render import render
+from tests.pure.builders import (
+    CONTAINERD,
+    TOKEN,
+    USER,
+    USER_HEADER,
+    by_directory,
+    endpoint,
+    file,
+    hosts_toml,
+    mirror,
+    pem,
+    reasons,
+    tls,
+)
+
+MIRROR = "https://mirror.example.com"
+HEAD = (
+    "# Managed by registry-mirror-operator: changes made here are overwritten. Edit the RegistryMirror objects instead."
+    "\n"
+)
+
+
+def read(*mirrors: Any) -> dict[str, Any]:
+    """The one hosts.toml of these mirrors, as containerd reads it."""
+    (text,) = hosts_toml(CONTAINERD, *mirrors).values()
+    return tomllib.loads(text)
+
+
+def test_a_mirror_is_rendered_with_the_registry_itself_last() -> None:
+    rendered = render(CONTAINERD, [mirror("docker.io", f"{MIRROR}/hub", "http://10.0.0.1:5000")])
+
+    assert [item.path for item in rendered.files] == ["/etc/containerd/certs.d/docker.io/hosts.toml"]
+    assert file(rendered, "hosts.toml").content == (
+        f'{HEAD}server = "https://registry-1.docker.io/v2"\n'
+        "\n"
+        "[host]\n"
+        "\n"
+        '[host."https://mirror.example.com/hub"]\n'
+        '  capabilities = ["pull", "resolve"]\n'
+        "  override_path = true\n"
+        "\n"
+        '[host."http://10.0.0.1:5000/v2"]\n'
+        '  capabilities = ["pull", "resolve"]\n'
+    )
+    assert file(rendered, "hosts.toml").mode == 0o644
+    assert rendered.start_settings == {}
+
+
+@pytest.mark.parametrize(
+    ("registry", "server"),
+    [
+        ("docker.io", "https://registry-1.docker.io/v2"),
+        ("registry.example.com:5000", "https://registry.example.com:5000/v2"),
+        ("localhost:5000", "http://localhost:5000/v2"),
+        ("localhost", "https://localhost/v2"),
+        ("localhost:443", "https://localhost:443/v2"),
+        ("127.0.0.1:5000", "http://127.0.0.1:5000/v2"),
+        ("10.0.0.1:5000", "https://10.0.0.1:5000/v2"),
+        ("[::1]:5000", "http://[::1]:5000/v2"),
+        ("[fd00::1]", "https://[fd00::1]/v2"),
+    ],
+)
+def test_the_server_is_where_containerd_would_look_by_itself(registry: str, server: str) -> None:
+    assert read(mirror(registry, MIRROR))["server"] == server
+
+
+def test_the_mirror_for_every_registry_has_no_server_and_is_the_default_directory() -> None:
+    texts = hosts_toml(CONTAINERD, mirror("*", MIRROR))
+
+    assert list(texts) == ["_default"]
+    assert "server" not in tomllib.loads(texts["_default"])
+
+
+def test_deny_puts_the_last_mirror_in_the_place_of_the_registry() -> None:
+    last = endpoint(
+        "https://last.example/x",
+        tls=tls(insecure_skip_verify=True),
+        credentials=USER,
+        dial_timeout="1s",
+        capabilities=("Pull",),
+    )
+    found = read(mirror("docker.io", MIRROR, last, deny_fallback=True))
+
+    assert found == {
+        "server": "https://last.example/x",
+        "capabilities": ["pull"],
+        "skip_verify": True,
+        "override_path": True,
+        "dial_timeout": "1s",
+        "header": {"Authorization": USER_HEADER},
+        "host": {f"{MIRROR}/v2": {"capabilities": ["pull", "resolve"]}},
+    }
+
+
+def test_deny_for_every_registry_and_with_one_mirror() -> None:
+    found = read(mirror("*", MIRROR, deny_fallback=True))
+
+    assert found == {"server": f"{MIRROR}/v2", "capabilities": ["pull", "resolve"], "host": {}}
+
+
+@pytest.mark.parametrize(
+    ("url", "table", "override"),
+    [
+        (MIRROR, f"{MIRROR}/v2", False),
+        (f"{MIRROR}/", f"{MIRROR}/v2", False),
+        (f"{MIRROR}/v2", f"{MIRROR}/v2", False),
+        (f"{MIRROR}/v2/hub", f"{MIRROR}/v2/hub", True),
+        (f"{MIRROR}/hub/v2", f"{MIRROR}/hub/v2", True),
+    ],
+)
+def test_a_path_is_verbatim_unless_it_is_the_usual_one(url: str, table: str, override: bool) -> None:
+    ((name, settings),) = read(mirror("docker.io", url))["host"].items()
+
+    assert name == table
+    assert settings.get("override_path", False) is override
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "url", "table"),
+    [
+        ("^(.*)$", "hub/$1", MIRROR, f"{MIRROR}/v2/hub"),
+        ("(.*)", "a/b/${1}", MIRROR, f"{MIRROR}/v2/a/b"),
+        ("^", "hub/", f"{MIRROR}/x", f"{MIRROR}/x/hub"),
+        ("^(.+)$", "hub/$1", f"{MIRROR}/x/", f"{MIRROR}/x/hub"),
+    ],
+)
+def test_a_rewrite_that_only_adds_a_prefix_becomes_a_path(pattern: str, replacement: str, url: str, table: str) -> None:
+    ((name, settings),) = read(mirror("docker.io", url, rewrites={pattern: replacement}))["host"].items()
+
+    assert name == table
+    assert settings["override_path"] is True
+    assert "rewrite" not in settings
+
+
+@pytest.mark.parametrize(
+    "rewrites",
+    [
+        {"^rancher/(.*)": "mirror/$1"},
+        {"^(.*)$": "$1/mirror"},
+        {"^(.*)$": "mirror-$1"},
+        {"^(.*)$": "mirror"},
+        {"^(.*)$": "../$1"},
+        {"^(.*)$": "a/./$1"},
+        {"^(.*)$": "a/$1", "^x": "y"},
+    ],
+)
+def test_any_other_rewrite_is_refused_and_not_dropped(rewrites: dict[str, str]) -> None:
+    rendered = render(CONTAINERD, [mirror("docker.io", MIRROR, rewrites=rewrites), mirror("quay.io", MIRROR)])
+
+    assert reasons(rendered) == {"docker.io": "RewriteUnsupported"}
+    assert list(by_directory(rendered)) == ["quay.io"]
+
+
+def test_two_urls_that_a_prefix_makes_one_are_one_table() -> None:
+    """A second table of one name is invalid TOML: containerd would silently bypass the mirror."""
+    both = mirror("docker.io", f"{MIRROR}/x", f"{MIRROR}/x/", rewrites={"^(.*)$": "hub/$1"})
+
+    assert list(read(both)["host"]) == [f"{MIRROR}/x/hub"]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [mirror("docker.io", endpoint(MIRROR, credentials=TOKEN)), mirror("docker.io", upstream_credentials=TOKEN)],
+)
+def test_an_identity_token_is_refused(token: Any) -> None:
+    rendered = render(CONTAINERD, [token, mirror("quay.io", MIRROR)])
+
+    assert reasons(rendered) == {"docker.io": "IdentityTokenUnsupported"}
+    assert "a-token" not in str(rendered.problems)
+    assert list(by_directory(rendered)) == ["quay.io"]
+
+
+def test_deny_without_an_endpoint_is_refused() -> None:
+    assert reasons(render(CONTAINERD, [mirror("docker.io", deny_fallback=True)])) == {"docker.io": "DenyNeedsEndpoint"}
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("1.6.16", {"*": "WildcardUnsupported"}), ("1.6.17", {}), ("1.6.20~ds1", {}), ("", {}), ("2.1.4", {})],
+)
+def test_every_registry_needs_a_containerd_that_knows_the_default_directory(
+    version: str, expected: dict[str, str]
+) -> None:
+    assert reasons(render(default_facts("containerd", version), [mirror("*", MIRROR)])) == expected
+
+
+def test_credentials_and_tls_are_said_for_their_host_only() -> None:
+    ca = pem("ca-one.crt")
+    rendered = render(
+        CONTAINERD,
+        [
+            mirror(
+                "quay.io",
+                endpoint(MIRROR, credentials=USER, tls=tls(ca=ca)),
+                "http://10.0.0.1:5000",
+                upstream_tls=tls(insecure_skip_verify=True),
+            )
+        ],
+    )
+    first, hosts_file = rendered.files
+    found = tomllib.loads(hosts_file.content)
+
+    assert (first.content, first.mode) == (ca, 0o644)
+    assert first.path.startswith("/etc/containerd/registry-mirror/ca-")
+    assert hosts_file.mode == 0o600
+    assert found["skip_verify"] is True
+    assert found["host"][f"{MIRROR}/v2"] == {
+        "capabilities": ["pull", "resolve"],
+        "ca": [first.path],
+        "header": {"Authorization": USER_HEADER},
+    }
+    # On an http host even skip_verify = false makes containerd try HTTPS first.
+    assert found["host"]["http://10.0.0.1:5000/v2"] == {"capabilities": ["pull", "resolve"]}
+
+
+def test_a_registry_without_endpoints_has_a_file_only_if_there_is_something_to_say() -> None:
+    assert hosts_toml(CONTAINERD, mirror("docker.io")) == {}
+    assert read(mirror("quay.io", upstream_credentials=USER)) == {
+        "server": "https://quay.io/v2",
+        "header": {"Authorization": USER_HEADER},
+        "host": {},
+    }
