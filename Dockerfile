@@ -16,9 +16,14 @@ WORKDIR /src
 # setup code of a dependency runs.
 COPY requirements.lock ./
 RUN /opt/registry-mirror/bin/pip install --require-hashes --only-binary=:all: --requirement requirements.lock
+# What builds the package is locked too, and stays behind.
+COPY requirements-build.lock ./
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --require-hashes --only-binary=:all: --requirement requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY operator ./operator
-RUN /opt/registry-mirror/bin/pip install --no-deps . \
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+    && /opt/registry-mirror/bin/pip install --no-deps --no-index /dist/*.whl \
     # Compiled here, as the containers run with a read-only root file system.
     && /opt/registry-mirror/bin/python -m compileall -q /opt/registry-mirror/lib \
     # Nothing is installed at run time.

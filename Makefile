@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade
 
 .PHONY: help demo demo-stop test lint lock tools clean
 
@@ -38,8 +39,9 @@ lint: $(STAMP)  ## Run the linters, the type checker and the import contract.
 
 lock: $(STAMP)  ## Pin all dependencies anew, with hashes, for every platform.
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade --extra dev pyproject.toml -o requirements-dev.lock
+	@$(LOCK) pyproject.toml -o requirements.lock
+	@$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
+	@echo 'hatchling>=1.27' | $(LOCK) --python-version 3.11 - -o requirements-build.lock
 
 clean:  ## Remove the virtual environment and caches in the tree.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -84,6 +84,7 @@ DOTS = "write the path without . and .. segments"
 DURATION = "write a duration such as 500ms, 5s or 1m30s"
 PULL = "add Pull: an endpoint without it serves no image"
 RE2 = "write a regular expression in RE2 syntax"
+CONTROL = "write it without control characters and line separators"
 MANY = 'remove them: "*" stands for many registries, which share neither'
 LABEL63 = "a" * 63
 BIG = 1_000_001
@@ -128,6 +129,7 @@ REFUSED_REGISTRIES = {
     "example.com:5000:5000": REGISTRY,
     "example.com:-1": REGISTRY,
     "fd00::1": REGISTRY,
+    "[FD00::1]:5000": REGISTRY,
     "[fd00::1": REGISTRY,
     "[fd00::1]x": REGISTRY,
     "[fd00::1]:": REGISTRY,
@@ -218,6 +220,9 @@ REFUSED_URLS = {
     "https://example.com/a\\b": URL,
     "https://example.com/a\n": URL,
     "https://example.com/[x]": URL,
+    "https://example.com/%zz": URL,
+    "https://example.com/a%2": URL,
+    "https://[FD00::1]/v2": URL,
     "https://example.com/é": URL,
     "https://example.com:0": URL,
     "https://example.com:65536/v2": URL,
@@ -292,6 +297,7 @@ REFUSED: dict[str, tuple[Spec, str | None]] = {
     "huge timeout": (mirror(endpoint(dialTimeout="1234567s")), DURATION),
     "empty timeout": (mirror(endpoint(dialTimeout="")), "dialTimeout"),
     "long timeout": (mirror(endpoint(dialTimeout="1s" * 17)), "dialTimeout: Too long"),
+    "too many hours": (mirror(endpoint(dialTimeout="10000h")), DURATION),
     "numeric timeout": (mirror(endpoint(dialTimeout=5)), "dialTimeout"),
     "pattern twice": (mirror(rewrites=[rewrite("a"), rewrite("b"), rewrite("a")]), "the same pattern more than once"),
     "open group": (mirror(rewrites=[rewrite("a(b")]), "spec.rewrites[0].pattern: Invalid value"),
@@ -302,6 +308,11 @@ REFUSED: dict[str, tuple[Spec, str | None]] = {
     "big repeat": (mirror(rewrites=[rewrite("a{1001}")]), RE2),
     "empty pattern": (mirror(rewrites=[rewrite("")]), "spec.rewrites[0].pattern"),
     "long pattern": (mirror(rewrites=[rewrite("a" * 257)]), "pattern: Too long"),
+    "line break in a pattern": (mirror(rewrites=[rewrite("a\n")]), CONTROL),
+    "C1 in a pattern": (mirror(rewrites=[rewrite("a\x85")]), CONTROL),
+    "line separator in a replacement": (mirror(rewrites=[{"pattern": "a", "replacement": "b\u2028"}]), CONTROL),
+    "NUL in a replacement": (mirror(rewrites=[{"pattern": "a", "replacement": "\0"}]), CONTROL),
+    "any byte": (mirror(rewrites=[rewrite(r"a\C")]), RE2),
     "no replacement": (mirror(rewrites=[{"pattern": "a"}]), "replacement: Required value"),
     "too many rewrites": (mirror(rewrites=[rewrite(f"a{n}") for n in range(33)]), "spec.rewrites: Too many: 33"),
     "* with TLS": (
@@ -317,6 +328,18 @@ REFUSED: dict[str, tuple[Spec, str | None]] = {
     "wrong operator": (
         mirror(nodeSelector={"matchExpressions": [{"key": "zone", "operator": "Is"}]}),
         '"In", "NotIn", "Exists"',
+    ),
+    "In without values": (
+        mirror(nodeSelector={"matchExpressions": [{"key": "zone", "operator": "In"}]}),
+        "spec.nodeSelector.matchExpressions[0].values: Invalid value: found no value; write at least one",
+    ),
+    "NotIn without values": (
+        mirror(endpoint(nodeSelector={"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": []}]})),
+        "spec.endpoints[0].nodeSelector.matchExpressions[0].values: Invalid value: found no value",
+    ),
+    "Exists with values": (
+        mirror(nodeSelector={"matchExpressions": [{"key": "zone", "operator": "Exists", "values": ["a"]}]}),
+        "found values; remove them",
     ),
     "no key": (mirror(nodeSelector={"matchExpressions": [{"operator": "Exists"}]}), "key: Required value"),
     "long label": (mirror(nodeSelector={"matchLabels": {"zone": "a" * 64}}), "matchLabels"),
@@ -351,6 +374,14 @@ TAKEN: dict[str, Spec] = {
         nodeSelector={"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]},
     ),
     "selects all": mirror(nodeSelector={}),
+    "no values": {
+        "registry": "docker.io",
+        "endpoints": None,
+        "rewrites": None,
+        "upstream": None,
+        "nodeSelector": {"matchLabels": None},
+        "priority": None,
+    },
     "highest": mirror(priority=BIG - 1),
     "lowest": mirror(priority=1 - BIG),
     "everything": mirror(
@@ -396,8 +427,8 @@ def test_defaults_are_those_of_the_models(cluster: ControlPlane, case: str) -> N
     stored = json.loads(created)
     assert parse.registry_mirror(stored).spec == parse.registry_mirror(body).spec
     spec = stored["spec"]
-    assert spec["priority"] == body["spec"].get("priority", 0)
-    assert spec["upstream"]["fallback"] == body["spec"].get("upstream", {}).get("fallback", "Allow")
+    assert spec["priority"] == (body["spec"].get("priority") or 0)
+    assert spec["upstream"]["fallback"] == (body["spec"].get("upstream") or {}).get("fallback", "Allow")
     for item in spec.get("endpoints", []):
         assert item["capabilities"]
         assert item.get("tls", {"insecureSkipVerify": False})["insecureSkipVerify"] is False

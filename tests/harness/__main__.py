@@ -49,13 +49,13 @@ def _build() -> int:
 
 def _up() -> int:
     with ControlPlane() as control_plane:
-        print(f"export KUBECONFIG={control_plane.admin_kubeconfig}", flush=True)
-        print(
-            f"# {control_plane.url} runs until Ctrl-C; logs: {control_plane.work / 'log'}; "
-            f"kubectl: {control_plane.assets.kubectl}",
-            file=sys.stderr,
-        )
         try:
+            print(f"export KUBECONFIG={control_plane.admin_kubeconfig}", flush=True)
+            print(
+                f"# {control_plane.url} runs until Ctrl-C; logs: {control_plane.work / 'log'}; "
+                f"kubectl: {control_plane.assets.kubectl}",
+                file=sys.stderr,
+            )
             while all(process.alive() for process in control_plane.processes):
                 time.sleep(_POLL)
         except _Asked:

@@ -31,7 +31,7 @@ def test_a_document_becomes_a_model_with_its_defaults() -> None:
     [
         ({"registry": "a/b"}, f"spec.registry: found 'a/b'; {REGISTRY_FORM}"),
         ({"registry": 5}, "spec.registry: found 5; write text (in quotes)"),
-        ({"registry": None}, "spec.registry: found null; write text (in quotes)"),
+        ({"registry": None}, f"spec.registry: it is missing; {REGISTRY_FORM}"),
         ({}, f"spec.registry: it is missing; {REGISTRY_FORM}"),
         ({"registry": "a" * 256}, f"spec.registry: found '{'a' * 78}…; write at most 255 characters"),
         ({"registry": "a.b", "endpoints": [{}]}, f"spec.endpoints[0].url: it is missing; {URL_FORM}"),

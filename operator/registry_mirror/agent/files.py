@@ -48,9 +48,10 @@ def write_file(directory: int, name: str, content: bytes, mode: int, owner: tupl
     descriptor = os.open(name, flags, 0o600, dir_fd=directory)
     try:
         with open(descriptor, "wb") as file:
+            # In this order: once it belongs to somebody else, its mode takes a capability that the agent has not.
+            os.fchmod(descriptor, mode)
             if owner is not None:
                 os.fchown(descriptor, *owner)
-            os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
             os.fsync(descriptor)

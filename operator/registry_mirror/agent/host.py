@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,6 +180,29 @@ class Host:
             with errors(path), self._parent(target) as parent:
                 if parent is not None:
                     remove_ours(parent, temporary(target), name_of(path))
+
+    @contextlib.contextmanager
+    def alone(self, path: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a lock on the file at that path, which is made if need be; wait as long as another process holds it.
+
+        ``waiting`` is called once if there is a wait. The lock ends with the process, however that ends: a second agent
+        (a Pod that was deleted by force) must not write under the same temporary names. Raises HostError.
+        """
+        with errors(path), self._directory(os.path.dirname(path), create=True) as directory:
+            assert directory is not None  # it was created
+            refuse_special(directory, path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(name_of(path), flags, 0o600, dir_fd=directory)
+        try:
+            with errors(path):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waiting()
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[int | None]:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from .host import Host, HostError
 
 DIRECTORY = "/var/lib/registry-mirror"
+LOCK = f"{DIRECTORY}/lock"
 _STATE = f"{DIRECTORY}/state.json"
 _ORIGINALS = f"{DIRECTORY}/originals"
 

@@ -75,13 +75,22 @@ def _convert(body: Any, model: type[_T], kind: str) -> _T:
     if not isinstance(metadata, Mapping) or not metadata.get("name"):
         raise InvalidError(subject, (FieldError("metadata.name", "", "give the object a name"),))
     try:
-        found = msgspec.convert(dict(body), model)
+        found = msgspec.convert(_without_nulls(body), model)
         msgspec.json.encode(found)  # JSON and YAML can spell half a surrogate pair, which no file can hold
         return found
     except msgspec.ValidationError as error:
         raise InvalidError(subject, (shape_error(str(error), body, model),)) from None
     except UnicodeEncodeError:
         raise InvalidError(subject, (FieldError("", "text that is not Unicode", "write UTF-8 text"),)) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """Drop keys without a value, as the API server does before it fills in defaults: ``endpoints:`` in YAML is one."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _spec_errors(spec: RegistryMirrorSpec) -> Iterator[FieldError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import get_args
@@ -11,6 +12,8 @@ import click
 from ..api.models import RuntimeName
 from ..kube.resources import BUNDLE_NAMESPACE
 from .main import EXIT_CODES, log_level_option
+
+_log = logging.getLogger(__name__)
 
 
 @click.command("agent", epilog=EXIT_CODES)
@@ -52,11 +55,13 @@ def command(
     from ..agent.app import Agent, Settings
     from ..agent.host import Host
     from ..agent.node import Node
+    from ..agent.state import LOCK
     from ..kube.rest import Rest, connection
 
     rest = Rest(connection(os.environ))
     wanted: RuntimeName | None = None if runtime == "auto" else runtime  # type: ignore[assignment]  # click checked it
-    node = Node(Host(host_root), rest, bundle_namespace, wanted)
-    agent = Agent(rest, node, Settings(node_name=node_name, resync=resync))
-    agent.install_signal_handlers()
-    agent.run()
+    host = Host(host_root)
+    agent = Agent(rest, Node(host, rest, bundle_namespace, wanted), Settings(node_name=node_name, resync=resync))
+    with host.alone(LOCK, lambda: _log.warning("another agent works on this node: waiting for it to end")):
+        agent.install_signal_handlers()
+        agent.run()
