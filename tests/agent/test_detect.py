@@ -46,7 +46,11 @@ def _node(root: Path, files: Mapping[str, str]) -> Host:
 )
 def test_the_only_runtime_is_found(tmp_path: Path, path: str, name: RuntimeName) -> None:
     expected = default_facts(name) if name != "containerd" else replace(CONTAINERD, config_path="")
-    assert detect(_node(tmp_path, {path: ""}), None) == expected
+    host = _node(tmp_path, {path: ""})
+    if name == "microk8s":
+        (tmp_path / "var/snap/microk8s/current").symlink_to("7")
+        expected = replace(expected, config_path="/var/snap/microk8s/7/args/certs.d")
+    assert detect(host, None) == expected
 
 
 def test_a_distribution_counts_more_than_a_containerd_beside_it(tmp_path: Path) -> None:
@@ -158,24 +162,45 @@ def test_k3s_settings_that_are_refused(tmp_path: Path, files: Mapping[str, str],
 
 
 @pytest.mark.parametrize(
-    ("text", "config_path"),
+    ("text", "config_path", "schema"),
     [
-        ("", ""),
-        ("version = 3\nplugins = 5", ""),
-        (f'version = 2\n[{V2}]\nconfig_path = "/etc/containerd/certs.d"', "/etc/containerd/certs.d"),
-        (f'version = 2\n[{V2}]\nconfig_path = "/etc/containerd/certs.d/"', "/etc/containerd/certs.d"),
-        (f'version = 3\n[{V3}]\nconfig_path = "/certs"', "/certs"),
-        (f'version = 4\n[{V3}]\nconfig_path = "/certs"', "/certs"),
-        (f'version = 3\n[{V3}]\nconfig_path = ""', ""),
-        (f'version = 3\n[{V2}]\nconfig_path = "/certs"', ""),
-        (f'version = 2\n[{V3}]\nconfig_path = "/certs"', ""),
-        (f'[{V2}]\nconfig_path = "/certs"', ""),
-        ('[plugins.cri.registry]\nconfig_path = "/certs"', "/certs"),
-        (f"version = 2\n[{V2}]\nmirrors = {{}}", ""),
+        ("", "", 0),
+        ("version = 3", "", 3),
+        ("version = 2", "", 2),
+        ("version = 4", "", 0),
+        ("version = true", "", 0),
+        ("version = 3\nplugins = 5", "", 0),
+        (f'version = 2\n[{V2}]\nconfig_path = "/etc/containerd/certs.d"', "/etc/containerd/certs.d", 0),
+        (f'version = 2\n[{V2}]\nconfig_path = "/etc/containerd/certs.d/"', "/etc/containerd/certs.d", 0),
+        (f'version = 3\n[{V3}]\nconfig_path = "/certs"', "/certs", 0),
+        (f'version = 4\n[{V3}]\nconfig_path = "/certs"', "/certs", 0),
+        (f'version = 3\n[{V3}]\nconfig_path = ""', "", 3),
+        (f'version = 3\n[{V2}]\nconfig_path = "/certs"', "", 3),
+        (f'version = 2\n[{V3}]\nconfig_path = "/certs"', "", 2),
+        (f'[{V2}]\nconfig_path = "/certs"', "", 0),
+        ('[plugins.cri.registry]\nconfig_path = "/certs"', "/certs", 0),
+        (f"version = 2\n[{V2}]\nmirrors = {{}}", "", 2),
+        (f'version = 2\n[{V2}.configs."x".tls]\nca_file = "/ca"', "", 0),
+        ('version = 2\nplugins = {"io.containerd.grpc.v1.cri" = {registry = {}}}', "", 0),
+        # What is imported may have the last word.
+        ("version = 3\nimports = []", "", 3),
+        ('version = 3\nimports = ["/etc/containerd/conf.d/*.toml"]', "", 3),
+        ('version = 3\nimports = ["/etc/containerd/other/*.toml"]', "", 0),
+        ('version = 3\nimports = ["/etc/containerd/other/x.toml"]', "", 3),
+        ('version = 3\nimports = ["/etc/containerd/../*.toml"]', "", 0),
+        ('version = 3\nimports = ["/opt/*.toml"]', "", 0),
+        ('version = 3\nimports = ["conf.d/*.toml"]', "", 0),
+        ("version = 3\nimports = [1]", "", 0),
     ],
 )
-def test_containerd_config_path(tmp_path: Path, text: str, config_path: str) -> None:
-    assert detect(_node(tmp_path, {TOML: text}), None) == replace(CONTAINERD, config_path=config_path)
+def test_containerd_config_path(tmp_path: Path, text: str, config_path: str, schema: int) -> None:
+    files = {
+        TOML: text,
+        "/etc/containerd/conf.d/a.toml": 'version = 2\n[plugins."io.containerd.snapshotter.v1.x"]\na = 1',
+        "/etc/containerd/other/a.toml": f"version = 2\n[{V2}]\na = 1",
+    }
+    expected = replace(CONTAINERD, config_path=config_path, config_schema=schema)
+    assert detect(_node(tmp_path, files), None) == expected
 
 
 @pytest.mark.parametrize(

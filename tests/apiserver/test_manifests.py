@@ -35,7 +35,13 @@ OVERLAYS: dict[str, dict[str, str]] = {
         "/run/k3s/containerd": "DirectoryOrCreate",
     },
     "microk8s": {"/var/snap/microk8s": "Directory"},
-    "containerd": {"/etc/containerd": "DirectoryOrCreate"},
+    "containerd": {"/etc/containerd": "DirectoryOrCreate", "/run/containerd": "DirectoryOrCreate"},
+    "k0s": {"/etc/k0s": "Directory"},
+    "crio": {
+        "/etc/crio": "Directory",
+        "/etc/containers": "DirectoryOrCreate",
+        "/run/crio": "DirectoryOrCreate",
+    },
 }
 STATE = {"/var/lib/registry-mirror": "DirectoryOrCreate"}
 

@@ -99,6 +99,30 @@ def test_programs_get_a_list(output: str, load: object) -> None:
     assert found["content"].startswith("# Managed by")
 
 
+def test_changes_say_what_is_live_and_what_takes_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(MIRROR)
+    (tmp_path / "new.yaml").write_text(MIRROR.replace("mirror.example", "other.example"))
+    arguments = ["-f", str(tmp_path / "new.yaml"), "--changes-from", str(tmp_path / "old.yaml"), "--runtime", "k3s"]
+    certs = "/var/lib/rancher/k3s/agent/etc/containerd/certs.d"
+    assert render(*arguments).stdout.splitlines() == [
+        "changed  /etc/rancher/k3s/registries.yaml  (for the next start; in force already)",
+        f"changed  {certs}/quay.io/hosts.toml  (the next pull uses it)",
+        "no restart is needed",
+    ]
+    found = json.loads(render(*arguments, "-o", "json").stdout)
+    assert [item["effect"] for item in found["differences"]] == ["repeats", "live"]
+    assert found["waiting"] == []
+    assert yaml.safe_load(render(*arguments, "-o", "yaml").stdout) == found
+
+    token = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: robot}\nstringData: {token: secret-token}\n"
+    (tmp_path / "new.yaml").write_text(MIRROR.replace('com"}', 'com", credentialsRef: {name: robot}}') + token)
+    done = render(*arguments)
+    assert done.stdout.splitlines()[-1] == "a restart of the runtime is needed for: credentials for mirror.example.com"
+    assert "secret-token" not in done.stdout
+    (tmp_path / "new.yaml").write_text(MIRROR)
+    assert render(*arguments).stdout == "nothing changes\n"
+
+
 def test_node_labels_decide_what_is_selected() -> None:
     mirror = MIRROR + "  nodeSelector: {matchLabels: {zone: a}}\n"
     done = render("-f", "-", "--runtime", "containerd", stdin=mirror)
@@ -180,9 +204,19 @@ def test_a_link_below_the_output_directory_is_not_followed(tmp_path: Path) -> No
     assert list(outside.iterdir()) == []
 
 
-def test_a_runtime_that_is_not_there_yet_is_said_to_be_missing() -> None:
-    done = render("-f", "-", "--runtime", "microk8s", stdin=MIRROR, code=1)
-    assert "this version renders k3s, rke2, containerd" in done.stderr
+@pytest.mark.parametrize(
+    ("runtime", "path"),
+    [
+        ("microk8s", "/var/snap/microk8s/current/args/certs.d/quay.io/hosts.toml"),
+        ("k0s", "/etc/k0s/containerd.d/registry-mirror.toml"),
+        ("crio", "/etc/containers/registries.conf.d/50-registry-mirror.conf"),
+    ],
+)
+def test_every_runtime_is_rendered_at_its_own_paths(runtime: str, path: str) -> None:
+    assert f"# --- {path} (mode 0644)" in render("-f", "-", "--runtime", runtime, stdin=MIRROR).stdout
+
+
+def test_a_runtime_that_nobody_knows_is_refused() -> None:
     assert run("render", "-f", "-", "--runtime", "docker").returncode == 2
 
 

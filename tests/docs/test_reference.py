@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from registry_mirror.cli import main
 from registry_mirror.cli.main import COMMANDS
 from registry_mirror.controller.metrics import Metrics
+
+from . import runtimes_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "operator" / "registry_mirror"
@@ -21,7 +25,7 @@ OTHER = {
     *("RegistryMirrorPolicy", "RestartRequired", "WhenRequired", "DeleteOptions"),
 }
 # Reasons of errors that end a command and never reach a condition, and of conditions that say that all is well.
-NO_CONDITION = {"NoCluster", "WatchesEnded", "DigestKeyInvalid", "ApiError", "ApiUnreachable"}
+NO_CONDITION = {"NoCluster", "WatchesEnded", "DigestKeyInvalid", "InvalidFile", "ApiError", "ApiUnreachable"}
 ALL_IS_WELL = {"NoConflict", "NoDrift", "NotRequired"}
 
 
@@ -54,8 +58,14 @@ def test_every_metric_is_documented_with_its_labels() -> None:
     assert documented == in_code
 
 
+def test_the_table_of_runtimes_is_what_the_code_does() -> None:
+    assert runtimes_table.written() == runtimes_table.table(), "run: python -m tests.docs.runtimes_table"
+
+
 def test_every_command_of_the_program_has_a_summary() -> None:
-    assert {path.stem for path in (PACKAGE / "cli").glob("*.py")} - {"__init__", "main"} == set(COMMANDS)
+    modules = [importlib.import_module(f"registry_mirror.cli.{path.stem}") for path in (PACKAGE / "cli").glob("*.py")]
+    commands = {module.command.name for module in modules if hasattr(module, "command")}
+    assert commands - {main.command.name} == set(COMMANDS)
 
 
 def test_links_in_the_documentation_lead_somewhere() -> None:

@@ -87,7 +87,7 @@ GOOD_URLS = (
     "https://harbor.example.com/",
     "http://10.0.0.1:5000/v2",
     "https://[fd00::1]:5000/v2/hub",
-    "https://harbor.example.com/v2/a%20b/c.d~e:f@g!$&()*+,;=h",
+    "https://harbor.example.com/v2/a/c.d~e:f@g!$&()*+,;=h",
 )
 BAD_URLS = (
     "",
@@ -115,6 +115,7 @@ BAD_URLS = (
     "https://harbor.example.com/%",  # Go's url.Parse refuses these three, and with them the whole hosts.toml
     "https://harbor.example.com/%2",
     "https://harbor.example.com/%zz",
+    "https://harbor.example.com/a%20b",
     "https://harbor.example.com/..",
     "https://harbor.example.com/v2/../x",
     "https://harbor.example.com/./x",

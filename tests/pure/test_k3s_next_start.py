@@ -46,12 +46,12 @@ def test_only_what_a_header_cannot_carry_waits_for_a_start(containerd: str, cred
         assert "swordfish" not in repr(setting)
 
 
-def test_credentials_for_docker_hub_that_wait_for_a_start_name_the_mirror_that_wants_them() -> None:
-    settings = render(K3S, [mirror("docker.io", upstream_credentials=USER, name="hub")]).start_settings
+@pytest.mark.parametrize(("containerd", "host"), [("", "docker.io"), ("2.0.5-k3s1", "registry-1.docker.io")])
+def test_credentials_for_docker_hub_that_wait_for_a_start_name_the_mirror(containerd: str, host: str) -> None:
+    mirrors = [mirror("docker.io", upstream_credentials=USER, name="hub")]
+    settings = render(k3s(containerd_version=containerd), mirrors).start_settings
 
-    assert {name: item.mirrors for name, item in settings.items()} == {
-        "credentials for registry-1.docker.io": frozenset({"hub"})
-    }
+    assert {name: item.mirrors for name, item in settings.items()} == {f"credentials for {host}": frozenset({"hub"})}
 
 
 def test_sharing_through_the_embedded_registry_waits_for_a_start_except_for_registries_on_the_node_itself() -> None:

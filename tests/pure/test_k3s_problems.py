@@ -87,6 +87,11 @@ CASES: dict[str, tuple[RuntimeFacts, tuple[ResolvedMirror, ...], dict[str, str]]
         {"a.example": "FallbackNotDeniable"},
     ),
     "deny without an endpoint": (K3S, (mirror("a.example", deny_fallback=True),), {"a.example": "DenyNeedsEndpoint"}),
+    "deny with the embedded registry, which leaves out what is on the node itself": (
+        k3s(embedded_registry=EMBEDDED),
+        (mirror("localhost:5000", deny_fallback=True),),
+        {"localhost:5000": "DenyNeedsEndpoint"},
+    ),
     "deny with the embedded registry alone": (
         k3s(embedded_registry=EMBEDDED),
         (mirror("a.example", deny_fallback=True),),
@@ -211,3 +216,14 @@ def test_a_k3s_without_hosts_toml_is_left_alone(version: str) -> None:
 @pytest.mark.parametrize("version", ["v1.26.13+k3s1", "v1.29.1+k3s1", "v1.30.0+k3s1", "v2.0.0", "", "unknown"])
 def test_a_k3s_that_has_hosts_toml_or_does_not_say_is_rendered_for(version: str) -> None:
     assert reasons(render(k3s(version), [BYSTANDER])) == {}
+
+
+def test_an_ipv6_address_is_refused_where_it_would_make_hosts_toml_unreadable() -> None:
+    """Also where the registry itself becomes an endpoint, because another mirror denies fallback."""
+    own = mirror("quay.io", "https://[fd00::1]:5000")
+    listed = mirror("[fd00::2]", MIRROR)
+    old = k3s("v1.30.9+k3s1", containerd_version="1.7.23-k3s2")
+
+    assert reasons(render(old, [own, listed])) == {"quay.io": "IPv6Unsupported"}
+    assert reasons(render(old, [own, listed, DENY])) == {"quay.io": "IPv6Unsupported", "[fd00::2]": "IPv6Unsupported"}
+    assert reasons(render(k3s(containerd_version="2.0.7-k3s1"), [own, listed, DENY])) == {}

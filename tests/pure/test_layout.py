@@ -19,6 +19,9 @@ from tests.pure.builders import CONTAINERD, K3S, K3S_CERTS
         (K3S, "/etc/rancher/k3s/registry-mirror/ca-0.crt"),
         (CONTAINERD, "/etc/containerd/certs.d/docker.io/hosts.toml"),
         (CONTAINERD, "/etc/containerd/registry-mirror/ca-0.crt"),
+        (default_facts("k0s"), "/etc/k0s/containerd.d/registry-mirror.toml"),
+        (default_facts("crio"), "/etc/containers/registries.conf.d/50-registry-mirror.conf"),
+        (default_facts("crio"), "/etc/containers/certs.d/m:5000/registry-mirror-client-0a.cert"),
     ],
 )
 def test_a_path_of_the_runtime_is_allowed(facts: RuntimeFacts, path: str) -> None:
@@ -48,6 +51,16 @@ def test_a_path_of_the_runtime_is_allowed(facts: RuntimeFacts, path: str) -> Non
         (RuntimeFacts(name="containerd"), "/docker.io/hosts.toml"),
         (default_facts("crio"), "/docker.io/hosts.toml"),
         (default_facts("crio"), "/x"),
+        (default_facts("crio"), "/etc/containers/certs.d/m/ca.crt"),
+        (default_facts("crio"), "/etc/containers/certs.d/m/registry-mirror-x.conf"),
+        (default_facts("crio"), "/etc/containers/certs.d/registry-mirror-x.crt"),
+        (default_facts("crio"), "/etc/containers/certs.d/m/n/registry-mirror-x.crt"),
+        (default_facts("crio"), "/etc/containers/registries.conf"),
+        (default_facts("k0s"), "/etc/k0s/containerd.toml"),
+        (default_facts("k0s"), "/etc/k0s/containerd.d/other.toml"),
+        (RuntimeFacts(name="k0s"), "/etc/k0s/containerd.d/registry-mirror.toml"),
+        (default_facts("microk8s"), "/var/snap/microk8s/7/args/containerd-template.toml"),
+        (default_facts("microk8s"), "/var/snap/microk8s/7/args/certs.d/quay.io/hosts.toml"),
         (RuntimeFacts(name="k3s"), ""),
     ],
 )

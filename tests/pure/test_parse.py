@@ -108,8 +108,7 @@ def test_a_wrong_shape_is_said_with_field_value_and_remedy(spec: dict[Any, Any],
         ),
         (
             {"registry": "*", "upstream": {"credentialsRef": {"name": "x"}}},
-            'spec.upstream: found tls or credentialsRef; remove them: "*" stands for many registries, which share '
-            "neither",
+            'spec.upstream: found credentialsRef; remove it: "*" stands for many registries, which share no password',
         ),
         (
             {"nodeSelector": {"matchExpressions": [{"key": "zone", "operator": "NotIn"}]}},

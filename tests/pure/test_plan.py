@@ -89,9 +89,9 @@ def test_before_the_agent_reports_there_is_no_bundle_but_the_conflicts_are_known
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        (default_facts("microk8s"), "RuntimeUnsupported"),
-        (default_facts("crio"), "RuntimeUnsupported"),
-        (default_facts("k0s"), "RuntimeUnsupported"),
+        (default_facts("microk8s", "v1.22.17"), "RuntimeTooOld"),
+        (default_facts("k0s", "v1.27.0+k0s.0"), "RuntimeTooOld"),
+        (RuntimeFacts(name="k0s"), "ConfigNotManaged"),
         (RuntimeFacts(name="containerd", config_file="/etc/containerd/config.toml"), "ConfigPathNotSet"),
     ],
 )
@@ -110,6 +110,7 @@ def test_the_remedy_for_a_missing_config_path_names_the_file() -> None:
     problem = planner(mirror("docker.io", MIRROR)).plan(facts, {}).problems["docker.io"]
 
     assert 'config_path = "/etc/containerd/certs.d" in /etc/containerd/other.toml' in problem.message
+    assert planner(mirror("docker.io", MIRROR)).plan(msgspec.structs.replace(facts, config_schema=2), {}).problems == {}
 
 
 def config(told: str = "", applied: str = "", last_good: str = "") -> NodeRegistryConfig:

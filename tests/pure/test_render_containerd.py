@@ -64,17 +64,19 @@ def test_a_mirror_is_rendered_with_the_registry_itself_last() -> None:
     [
         ("docker.io", "https://registry-1.docker.io/v2"),
         ("registry.example.com:5000", "https://registry.example.com:5000/v2"),
-        ("localhost:5000", "http://localhost:5000/v2"),
-        ("localhost", "https://localhost/v2"),
-        ("localhost:443", "https://localhost:443/v2"),
-        ("127.0.0.1:5000", "http://127.0.0.1:5000/v2"),
         ("10.0.0.1:5000", "https://10.0.0.1:5000/v2"),
-        ("[::1]:5000", "http://[::1]:5000/v2"),
         ("[fd00::1]", "https://[fd00::1]/v2"),
     ],
 )
 def test_the_server_is_where_containerd_would_look_by_itself(registry: str, server: str) -> None:
     assert read(mirror(registry, MIRROR))["server"] == server
+
+
+@pytest.mark.parametrize("registry", ["localhost", "localhost:443", "localhost:5000", "127.0.0.1:5000", "[::1]:5000"])
+def test_containerd_is_left_to_find_a_registry_on_the_node(registry: str) -> None:
+    """It tries HTTPS without verification there, and then HTTP; a server in the file would take one of them away."""
+    assert "server" not in read(mirror(registry, MIRROR))
+    assert "server" in read(mirror(registry, MIRROR, upstream_tls=tls(ca=pem("ca-one.crt"))))
 
 
 def test_the_mirror_for_every_registry_has_no_server_and_is_the_default_directory() -> None:
@@ -195,6 +197,21 @@ def test_every_registry_needs_a_containerd_that_knows_the_default_directory(
     version: str, expected: dict[str, str]
 ) -> None:
     assert reasons(render(default_facts("containerd", version), [mirror("*", MIRROR)])) == expected
+
+
+def test_an_object_of_its_own_keeps_a_registry_from_under_every_registry() -> None:
+    texts = hosts_toml(CONTAINERD, mirror("*", MIRROR), mirror("quay.io"))
+
+    assert tomllib.loads(texts["quay.io"]) == {"server": "https://quay.io/v2", "host": {}}
+
+
+def test_an_ipv6_address_is_refused_where_it_would_make_the_file_unreadable() -> None:
+    old = default_facts("containerd", "1.7.32")
+    ipv6 = mirror("docker.io", "https://[fd00::1]:5000")
+
+    assert reasons(render(old, [ipv6])) == {"docker.io": "IPv6Unsupported"}
+    assert reasons(render(CONTAINERD, [ipv6])) == {}
+    assert reasons(render(old, [mirror("docker.io", MIRROR, "https://[fd00::1]", deny_fallback=True)])) == {}
 
 
 def test_credentials_and_tls_are_said_for_their_host_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 
+import pytest
 import yaml
 
 from registry_mirror.core.layout import default_facts
@@ -98,11 +99,22 @@ def test_without_credentials_hosts_toml_is_public_as_k3s_writes_it_and_registrie
     assert file(rendered, "registries.yaml").mode == 0o600
 
 
-def test_credentials_for_docker_hub_go_by_the_name_of_the_host_that_asks_for_them() -> None:
-    """Containerd looks them up by the host of the challenge: an entry for docker.io is never found (runtimes.md)."""
-    rendered = render(K3S, [mirror("docker.io", upstream_credentials=USER)])
+@pytest.mark.parametrize(
+    ("containerd", "host"),
+    [
+        ("", "docker.io"),
+        ("2.1.0-k3s1", "docker.io"),
+        ("2.0.5-k3s1", "registry-1.docker.io"),
+        ("1.7.27-k3s1", "registry-1.docker.io"),
+    ],
+)
+def test_credentials_for_docker_hub_go_by_the_host_that_asks_where_a_header_is_not_enough(
+    containerd: str, host: str
+) -> None:
+    """Old containerd looks them up by the host of the challenge, and finds no entry for docker.io (runtimes.md)."""
+    rendered = render(k3s(containerd_version=containerd), [mirror("docker.io", upstream_credentials=USER)])
 
-    assert list(yaml.safe_load(file(rendered, "registries.yaml").content)["configs"]) == ["registry-1.docker.io"]
+    assert list(yaml.safe_load(file(rendered, "registries.yaml").content)["configs"]) == [host]
     root = tomllib.loads(by_directory(rendered)["docker.io"])
     assert root["server"] == "https://registry-1.docker.io/v2"
     assert root["header"] == {"Authorization": USER_HEADER}

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from ..api.errors import FieldError, InvalidError
+from ..api.errors import FieldError, InvalidError, WaitingError
 from ..api.models import RuntimeFacts
 from ..core.bundle import PUBLIC_MODE, SECRET_MODE, Bundle, File
 from ..core.layout import layout
+from . import edits
 from . import state as memory
 from .files import is_temporary
 from .host import Host, write_all
@@ -38,12 +39,15 @@ def apply(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts) -> tupl
     Does nothing at all when nothing differs. Raises InvalidError for a bundle that must not be applied (nothing is
     touched then) and HostError; after a HostError the same call goes on where it stopped.
     """
-    check(bundle, facts)
-    wanted = [file.path for file in bundle.files]
+    _check_again(state, bundle, facts)
+    if facts.name == "microk8s":
+        state = memory.move(host, state, facts.config_path)
+    wanted = [*(file.path for file in bundle.files), *(edit.path for edit in bundle.edits)]
+    changes = list(edits.changes(host, bundle.edits))
     differing = [file for file in bundle.files if _differs(host, file)]
     stale = set(state.originals).difference(wanted)
     known = state.revision == bundle.revision and not state.writing
-    if not differing and not stale and known:
+    if not differing and not changes and not stale and known:
         memory.sweep(host, state)
         return state, Outcome()
     if state.writing:
@@ -51,12 +55,14 @@ def apply(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts) -> tupl
             host.clean(path)
     state = _begin(host, memory.adopt(host, state, wanted), bundle)
     write_all(host, differing)
+    for change in changes:
+        host.stage(change.path, change.content, change.mode, change.owner).commit()
     restored = [path for path in reversed(state.originals) if path in stale]
     for path in restored:
         state = memory.restore(host, state, path)
     state = _end(host, memory.remove_directories(host, state), bundle)
     memory.sweep(host, state)
-    written = tuple(file.path for file in differing)
+    written = (*(file.path for file in differing), *(change.path for change in changes))
     return state, Outcome(written, tuple(restored), written if known else ())
 
 
@@ -67,6 +73,7 @@ def _begin(host: Host, state: State, bundle: Bundle) -> State:
         state,
         writing=bundle.revision,
         writing_settings=bundle.start_settings,
+        edits={**state.edits, **{edit.path: edit for edit in bundle.edits}},
         written_at=time.time_ns() if changed else state.written_at,
     )
     memory.save(host, state)
@@ -85,6 +92,20 @@ def _end(host: Host, state: State, bundle: Bundle) -> State:
     )
     memory.save(host, state)
     return state
+
+
+def _check_again(state: State, bundle: Bundle, facts: RuntimeFacts) -> None:
+    """Check a bundle; one that was good before is waited for: the runtime's directories are others now.
+
+    Raises InvalidError and WaitingError.
+    """
+    try:
+        check(bundle, facts)
+    except InvalidError:
+        if bundle.runtime != facts.name or state.revision != bundle.revision:
+            raise
+        text = "the runtime has other directories now: waiting for the controller to render for these"
+        raise WaitingError("RuntimeMoved", text, after=5.0) from None
 
 
 def check(bundle: Bundle, facts: RuntimeFacts) -> None:
@@ -113,6 +134,11 @@ def _bundle_errors(bundle: Bundle, facts: RuntimeFacts) -> Iterator[FieldError]:
         if len(file.content) > _MAX_SIZE:
             yield FieldError(where, f"{len(file.content)} characters", f"at most {_MAX_SIZE} are accepted")
         seen.add(file.path)
+    for index, edit in enumerate(bundle.edits):
+        if edit.path not in allowed.edits or edit.path in seen or edit.value != allowed.certs:
+            text = f"it is nothing that is set in {facts.name} on this node"
+            yield FieldError(f"edits[{index}]", repr(edit.path[:200]), text)
+        seen.add(edit.path)
 
 
 def _differs(host: Host, file: File) -> bool:

@@ -89,6 +89,21 @@ class Host:
                 return []
             return sorted(name for name in os.listdir(directory) if unfinished or not name.endswith(SUFFIX))
 
+    def link(self, path: str) -> str | None:
+        """Give what a symbolic link says, without going there; None if nothing or something else is at that path.
+
+        Raises HostError.
+        """
+        with errors(path, "ReadFailed"), self._parent(path) as parent:
+            if parent is None:
+                return None
+            try:
+                return os.readlink(name_of(path), dir_fd=parent)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINVAL):  # nothing, or no link
+                    return None
+                raise
+
     def exists(self, path: str) -> bool:
         """Tell whether anything is at that path, reached without following links. Raises HostError."""
         return self.modified(path) is not None

@@ -32,6 +32,7 @@ _SOCKETS: Mapping[RuntimeName, str] = {
     "k3s": "/run/k3s/containerd/containerd.sock",
     "rke2": "/run/k3s/containerd/containerd.sock",
     "containerd": "/run/containerd/containerd.sock",
+    "crio": "/run/crio/crio.sock",
 }
 
 _MAX_WAITING = 512  # as the schema has it
@@ -65,8 +66,8 @@ class Node:
         problem: ProblemError | None = None
         outcome = Outcome()
         try:
-            facts = detect(self._host, self._runtime)
             before = memory.load(self._host)
+            facts = detect(self._host, self._runtime, before)
             socket = _SOCKETS.get(facts.name)
             state = runtime_started(before, self._host.modified(socket) if socket else None)
             if state != before and before.revision:  # a node that was never given anything is left alone

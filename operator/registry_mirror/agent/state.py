@@ -7,17 +7,22 @@ lost nor mistaken for ours.
 from __future__ import annotations
 
 import hashlib
+import re
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .host import Host, HostError
+from ..core.edits import ConfigPath
+from ..core.layout import MARK, MICROK8S
+from . import edits
+from .host import Host, HostError, HostFile
 
 DIRECTORY = "/var/lib/registry-mirror"
 LOCK = f"{DIRECTORY}/lock"
 _STATE = f"{DIRECTORY}/state.json"
 _ORIGINALS = f"{DIRECTORY}/originals"
+_REVISION_CERTS = re.compile(rf"^{MICROK8S}/[^/]+/args/certs\.d(?=/|$)")
 
 
 class Original(Struct, frozen=True, kw_only=True):
@@ -33,7 +38,7 @@ class State(Struct, frozen=True, kw_only=True):
     """The whole record.
 
     ``originals`` has an entry for every path that is ours, in the order in which the files are written; what names a
-    file comes after it. ``directories`` were not there before us.
+    file comes after it. ``directories`` were not there before us. ``edits`` are those paths of which one line is ours.
 
     ``start_settings`` are those of ``revision``, on disk since ``written_at`` (nanoseconds since 1970); ``in_force``
     are those that the runtime read when it last started. ``runtime_start`` tells that start from any other.
@@ -45,6 +50,7 @@ class State(Struct, frozen=True, kw_only=True):
     revision: str = ""
     originals: dict[str, Original] = msgspec.field(default_factory=dict)
     directories: tuple[str, ...] = ()
+    edits: dict[str, ConfigPath] = msgspec.field(default_factory=dict)
     start_settings: dict[str, str] = msgspec.field(default_factory=dict)
     written_at: int = 0
     in_force: dict[str, str] = msgspec.field(default_factory=dict)
@@ -95,21 +101,70 @@ def adopt(host: Host, state: State, paths: list[str]) -> State:
     return replace(state, originals=originals, directories=tuple(sorted(missing)))
 
 
+def move(host: Host, state: State, certs: str) -> State:
+    """Follow a refresh of MicroK8s: snapd copies SNAP_DATA of a revision into that of the next (snapcraft.io, Data
+    locations), and with it our files, which must not be taken for somebody's originals.
+
+    Takes the directory of hosts.toml files in the revision in use. What was at a path before the agent came is kept
+    for the same path there, unless something that is not ours is at it: that is adopted as any other file. The old
+    revision is left alone: snapd goes back to it as it is, or removes it. Gives the record, which is not saved. Raises
+    HostError.
+    """
+    originals = {}
+    for path, original in state.originals.items():
+        now = _REVISION_CERTS.sub(certs, path)
+        if now == path or _is_ours(host, now):
+            originals[now] = original
+    directories = {_REVISION_CERTS.sub(certs, folder) for folder in state.directories}
+    return replace(state, originals=originals, directories=tuple(sorted(directories)))
+
+
+def _is_ours(host: Host, path: str) -> bool:
+    found = host.read(path)
+    return found is None or found.content.startswith(MARK.encode())
+
+
 def restore(host: Host, state: State, path: str) -> State:
     """Put back what was at that path before the agent came, and forget it; gives the record, which is not saved.
 
     Raises HostError.
     """
     original = state.originals[path]
-    if original.copy:
-        found = host.read(original.copy)
-        if found is None:
-            text = f"{path}: the copy of the original is gone: write the file that is to be there to {original.copy}"
-            raise HostError("OriginalLost", text)
-        host.stage(path, found.content, original.mode, (original.uid, original.gid)).commit()
+    if path in state.edits:
+        there = host.read(path)
+        content = own_content(host, state, path, there)
+        if there is not None and content != there.content:
+            host.stage(path, content, there.mode, (there.uid, there.gid)).commit()
+    elif original.copy:
+        content = _copy(host, state, path)
+        host.stage(path, content, original.mode, (original.uid, original.gid)).commit()
     else:
         host.remove(path, with_directory=path.rpartition("/")[0] in state.directories)
-    return replace(state, originals={key: value for key, value in state.originals.items() if key != path})
+    return replace(
+        state,
+        originals={key: value for key, value in state.originals.items() if key != path},
+        edits={key: value for key, value in state.edits.items() if key != path},
+    )
+
+
+def own_content(host: Host, state: State, path: str, found: HostFile | None) -> bytes:
+    """Give what a file of the node (``found``, as it is at that path) would hold without us, or nothing for None.
+
+    Raises HostError.
+    """
+    if found is None:
+        return b""
+    edit = state.edits.get(path)
+    return found.content if edit is None else edits.without(edit, found, _copy(host, state, path))
+
+
+def _copy(host: Host, state: State, path: str) -> bytes:
+    original = state.originals[path]
+    found = host.read(original.copy)
+    if found is None:
+        text = f"{path}: the copy of the original is gone: write the file that is to be there to {original.copy}"
+        raise HostError("OriginalLost", text)
+    return found.content
 
 
 def remove_directories(host: Host, state: State) -> State:

@@ -271,6 +271,9 @@ class RuntimeFacts(Status, frozen=True, kw_only=True):
     containerd_version: Annotated[str, Meta(max_length=128)] = ""
     config_path: HostPath = ""
     config_file: HostPath = ""
+    config_schema: int = 0
+    config_managed: bool = False
+    reloads_registries: bool = False
     registries_file: HostPath = ""
     disable_default_endpoint: bool = False
     embedded_registry: EmbeddedRegistry | None = None

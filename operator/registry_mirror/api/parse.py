@@ -114,9 +114,9 @@ def _spec_errors(spec: RegistryMirrorSpec) -> Iterator[FieldError]:
     for index, rewrite in enumerate(spec.rewrites):
         yield from _rewrite_errors(rewrite, f"spec.rewrites[{index}]", patterns)
     yield from _selector_errors(spec.node_selector, "spec.nodeSelector")
-    if spec.registry == "*" and (spec.upstream.tls or spec.upstream.credentials_ref):
+    if spec.registry == "*" and spec.upstream.credentials_ref:
         yield FieldError(
-            "spec.upstream", "tls or credentialsRef", 'remove them: "*" stands for many registries, which share neither'
+            "spec.upstream", "credentialsRef", 'remove it: "*" stands for many registries, which share no password'
         )
 
 

@@ -13,9 +13,12 @@ from ..api.errors import ProblemError
 
 COMMANDS = {
     "render": "Render the files of a node from RegistryMirror objects, without a cluster.",
+    "import": "Turn registries.yaml, hosts.toml and other existing files into RegistryMirror objects.",
     "controller": "Run the controller (in its Deployment).",
     "agent": "Run the node agent (in its DaemonSet).",
 }
+# A command is in the module of its name, unless that is a word of Python's own.
+_MODULES = {"import": "importing"}
 EXIT_CODES = "Exit codes: 0 success, 1 the input is wrong or the work failed, 2 the command line is wrong."
 
 
@@ -28,7 +31,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        command: click.Command = importlib.import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __package__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,15 +13,17 @@ import msgspec
 
 from ..api import parse
 from ..api.errors import FieldError, InvalidError, ManyErrors
-from ..api.models import RegistryMirror, RuntimeName
+from ..api.models import RegistryMirror, RuntimeFacts, RuntimeName
 from ..core.bundle import File, MirrorProblem, Rendered
-from ..core.layout import default_facts
+from ..core.compare import compare
+from ..core.layout import default_facts, layout
 from ..core.render import RENDERERS, render
 from ..core.resolve import Source, SourceKind, resolve, source
 from ..core.select import select
+from .changes import show_changes
+from .k3s_options import file_options, started_facts, started_options
 from .main import EXIT_CODES
 
-_PLANNED = ("microk8s",)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -36,7 +38,7 @@ _Result = TypeVar("_Result")
     metavar="FILE",
     help="YAML with RegistryMirror, Secret and ConfigMap documents; - for standard input. May be repeated.",
 )
-@click.option("--runtime", required=True, type=click.Choice([*RENDERERS, *_PLANNED]), help="The node's runtime.")
+@click.option("--runtime", required=True, type=click.Choice(list(RENDERERS)), help="The node's runtime.")
 @click.option(
     "--runtime-version",
     default="",
@@ -50,10 +52,19 @@ _Result = TypeVar("_Result")
     metavar="KEY=VALUE",
     help="A label of the node, for nodeSelector. May be repeated.",
 )
+@started_options
+@file_options
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write the files at their host paths below this directory, instead of printing them.",
+)
+@click.option(
+    "--changes-from",
+    "before",
+    multiple=True,
+    metavar="FILE",
+    help="Print what differs from what these documents render to, and whether it takes a restart. May be repeated.",
 )
 @click.option(
     "-o",
@@ -68,7 +79,13 @@ def command(
     runtime: str,
     runtime_version: str,
     labels: tuple[str, ...],
+    disable_default: bool,
+    embedded: str,
+    embedded_ca: str,
+    embedded_cert: str,
+    embedded_key: str,
     output_dir: Path | None,
+    before: tuple[str, ...],
     output: str,
 ) -> None:
     """Render the files that a node would get.
@@ -79,9 +96,14 @@ def command(
     \b
     Example: registry-mirror render -f examples/dockerhub-through-harbor.yaml --runtime k3s
     """
-    loaded = _load(files)
-    rendered = _rendered(loaded, cast(RuntimeName, runtime), runtime_version, _labels(labels))
-    if output_dir is not None:
+    if output_dir is not None and before:
+        raise click.UsageError("--changes-from prints changes: leave out --output-dir")
+    facts = default_facts(cast(RuntimeName, runtime), runtime_version)
+    facts = started_facts(facts, disable_default, embedded, (embedded_ca, embedded_cert, embedded_key))
+    rendered = _rendered(_load(files), facts, _labels(labels))
+    if before:
+        show_changes(compare(_rendered(_load(before), facts, _labels(labels)), rendered, layout(facts)), output)
+    elif output_dir is not None:
         _write(output_dir, rendered.files)
     else:
         _print(rendered.files, output)
@@ -96,10 +118,7 @@ class _Loaded:
     sources: dict[tuple[SourceKind, str], Source] = field(default_factory=dict)
 
 
-def _rendered(loaded: _Loaded, runtime: RuntimeName, version: str, labels: Mapping[str, str]) -> Rendered:
-    if runtime not in RENDERERS:
-        found = FieldError("--runtime", repr(runtime), f"this version renders {', '.join(RENDERERS)}")
-        raise InvalidError("render", (found,), "RuntimeUnsupported")
+def _rendered(loaded: _Loaded, facts: RuntimeFacts, labels: Mapping[str, str]) -> Rendered:
     mirrors = _collect(
         loaded.mirrors, lambda name: _named(loaded.origin[name], lambda: resolve(loaded.mirrors[name], loaded.sources))
     )
@@ -110,7 +129,7 @@ def _rendered(loaded: _Loaded, runtime: RuntimeName, version: str, labels: Mappi
             click.echo(f"note: RegistryMirror {name}: {selection.conflicts[name]} takes precedence", err=True)
         elif name not in chosen:
             click.echo(f"note: RegistryMirror {name}: its nodeSelector does not match; see --node-label", err=True)
-    rendered = render(default_facts(runtime, version), selection.mirrors)
+    rendered = render(facts, selection.mirrors)
     _raise_all([_problem(loaded.origin[problem.mirror], problem) for problem in rendered.problems])
     return rendered
 

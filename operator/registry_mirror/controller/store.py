@@ -44,8 +44,10 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
 
     def complete(self, facts: RuntimeFacts) -> RuntimeFacts:
         """Fill in the versions that the agent could not see from the host's files."""
-        version = self.runtime_version.removeprefix("containerd://")
-        own = self.kubelet_version if facts.name in ("k3s", "rke2") else version
+        version = self.runtime_version.rpartition("://")[2]
+        if facts.name == "crio":
+            return replace(facts, version=facts.version or version)
+        own = version if facts.name == "containerd" else self.kubelet_version
         return replace(facts, version=facts.version or own, containerd_version=facts.containerd_version or version)
 
 

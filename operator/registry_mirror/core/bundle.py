@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from ..api.errors import FieldError, InvalidError
 from ..api.models import RuntimeName
+from .edits import ConfigPath
 from .resolve import ResolvedMirror
 
 PUBLIC_MODE = 0o644
@@ -65,12 +66,14 @@ class StartSetting:
 class Rendered:
     """What a renderer gives: files in the order in which they must be written (what a file names comes before it).
 
-    ``start_settings`` go by a name that a person understands; ``problems`` name the mirrors left out, and why.
+    ``start_settings`` go by a name that a person understands; ``problems`` name the mirrors left out, and why;
+    ``edits`` come after all files.
     """
 
     files: tuple[File, ...]
     start_settings: Mapping[str, StartSetting] = field(default_factory=dict)
     problems: tuple[MirrorProblem, ...] = ()
+    edits: tuple[ConfigPath, ...] = ()
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
@@ -86,6 +89,7 @@ class Bundle(Struct, frozen=True, kw_only=True):
     files: tuple[File, ...]
     start_settings: dict[str, str] = msgspec.field(default_factory=dict)
     sources: tuple[ResolvedMirror, ...] = ()
+    edits: tuple[ConfigPath, ...] = ()
 
     @property
     def name(self) -> str:
@@ -105,7 +109,16 @@ def seal(runtime: RuntimeName, rendered: Rendered, sources: tuple[ResolvedMirror
         parts += [item.path, item.digest]
     for name, value in settings.items():
         parts += [name, value]
-    return Bundle(revision=digest(key, *parts), runtime=runtime, files=files, start_settings=settings, sources=sources)
+    for edit in rendered.edits:
+        parts += [edit.path, str(edit.config_schema), edit.value]
+    return Bundle(
+        revision=digest(key, *parts),
+        runtime=runtime,
+        files=files,
+        start_settings=settings,
+        sources=sources,
+        edits=rendered.edits,
+    )
 
 
 def digest(key: bytes, *parts: str) -> str:

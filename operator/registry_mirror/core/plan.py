@@ -13,6 +13,7 @@ import msgspec
 
 from ..api.models import LabelSelector, RuntimeFacts
 from .bundle import Bundle, MirrorProblem, Rendered, seal
+from .layout import layout
 from .render import RENDERERS, render
 from .resolve import ResolvedMirror
 from .select import Selection, select
@@ -84,11 +85,13 @@ def unsupported(facts: RuntimeFacts) -> tuple[str, str] | None:
     """Say why nothing can be rendered for a runtime, as reason and message; None if something can."""
     if facts.name not in RENDERERS:
         return "RuntimeUnsupported", f"this version of the operator does not configure {facts.name}"
-    if not facts.config_path:
+    if not facts.config_path and facts.name not in ("k0s", "crio") and not layout(facts).edits:
         return (
             "ConfigPathNotSet",
-            'containerd reads no hosts.toml on this node: set config_path = "/etc/containerd/certs.d" in '
-            f"{facts.config_file}, restart containerd once, and the agent goes on by itself",
+            "containerd reads no hosts.toml on this node, and its configuration is none that the operator edits "
+            "(version 2 or 3, and nothing about the plugin in a file that it imports): set config_path = "
+            f'"/etc/containerd/certs.d" in {facts.config_file}, restart containerd once, and the agent goes on by '
+            "itself",
         )
     return None
 

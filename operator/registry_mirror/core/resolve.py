@@ -36,11 +36,15 @@ class Source(Struct, frozen=True, kw_only=True):
 Sources = Mapping[tuple[SourceKind, str], Source]
 
 
-def source(body: Mapping[str, Any]) -> Source:
+def source(body: Any) -> Source:
     """Read a Secret or ConfigMap document as the API server gives it, or as a user writes it (``stringData``).
 
     Raises InvalidError for a value that is not text, or not base64 where it has to be; never with the value.
     """
+    if not isinstance(body, Mapping):
+        raise InvalidError(
+            subject_of(body), (FieldError("", "", "write an object with apiVersion, kind and metadata"),)
+        )
     kind: SourceKind = "Secret" if body.get("kind") == "Secret" else "ConfigMap"
     subject = subject_of(body, kind)
     metadata = body.get("metadata")

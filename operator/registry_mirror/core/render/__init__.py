@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ...api.models import RuntimeFacts
 from ..bundle import Rendered
 from ..resolve import ResolvedMirror
-from . import containerd, k3s
+from . import containerd, crio, k0s, k3s, microk8s
 
 Renderer = Callable[[RuntimeFacts, Sequence[ResolvedMirror]], Rendered]
 
@@ -15,6 +15,9 @@ RENDERERS: Mapping[str, Renderer] = {
     "k3s": k3s.render,
     "rke2": k3s.render,
     "containerd": containerd.render,
+    "microk8s": microk8s.render,
+    "k0s": k0s.render,
+    "crio": crio.render,
 }
 
 

@@ -116,7 +116,7 @@ def _start_settings(
     )
     users: dict[str, set[str]] = {}
     for mirror in mirrors if registries.configs else ():
-        for host in _hosts_of(mirror):
+        for host in _hosts_of(facts, mirror):
             users.setdefault(host, set()).add(mirror.name)
     for host, config in registries.configs.items():
         if config.auth is not None and not (tokens_by_header and config.authorization()):
@@ -131,6 +131,7 @@ def _start_settings(
     return settings
 
 
-def _hosts_of(mirror: ResolvedMirror) -> set[str]:
+def _hosts_of(facts: RuntimeFacts, mirror: ResolvedMirror) -> set[str]:
     """The hosts of a mirror by the names that ``configs`` has for them."""
-    return {config_host(host) for host in (mirror.registry, *(normalise(item.url, "")[0] for item in mirror.endpoints))}
+    registries = (mirror.registry, *(normalise(item.url, "")[0] for item in mirror.endpoints))
+    return {config_host(facts, registry) for registry in registries}

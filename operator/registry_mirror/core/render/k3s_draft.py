@@ -16,7 +16,7 @@ from ..layout import Layout
 from ..resolve import Credentials, ResolvedMirror
 from ..select import precedence
 from . import upstream
-from .k3s_hosts import Config, Mirror, normalise
+from .k3s_hosts import Config, Mirror, is_local, normalise
 from .tls import TLSStore
 
 # Releases since which K3s and RKE2 have it, one a minor release; those before the first and after the last follow.
@@ -61,9 +61,14 @@ def _before(facts: RuntimeFacts, releases: Sequence[tuple[int, int, int]]) -> bo
     return version < next((item for item in releases if item[:2] == version[:2]), releases[0])
 
 
-def config_host(registry: str) -> str:
-    """The name under which configs has a registry: containerd looks credentials up by the host that challenges it."""
-    return upstream.default_host(registry)
+def config_host(facts: RuntimeFacts, registry: str) -> str:
+    """The name under which configs has a registry.
+
+    Docker Hub goes by the name of its directory, so that a start of K3s renders no second one. Only a containerd known
+    to be older than 2.1, which finds credentials of registries that issue tokens in its config.toml alone, needs the
+    name of the host that challenges it.
+    """
+    return upstream.default_host(registry) if versions.known_below(facts.containerd_version, 2, 1) else registry
 
 
 def settle(
@@ -95,22 +100,26 @@ def _draft(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror], paths: Layout
     denied = [item for item in mirrors if item.deny_fallback]
     draft = Draft(tls=TLSStore(paths.tls), disable_default=facts.disable_default_endpoint or bool(denied))
     for mirror in mirrors:
-        _add_configs(draft, mirror)
+        _add_configs(facts, draft, mirror)
     for mirror in mirrors:
         draft.findings += (_Finding(problem) for problem in _wrong_alone(facts, mirror))
         draft.findings += _wrong_together(draft, mirror, denied)
+        if mirror.registry == "*" and not mirror.endpoints and "*" in draft.configs and facts.embedded_registry is None:
+            continue  # nothing but TLS settings: its entry in configs says all, as a user of K3s writes it
         endpoints = tuple(endpoint.url for endpoint in mirror.endpoints)
         if draft.disable_default and not mirror.deny_fallback and mirror.registry not in (*draft.configs, "*"):
             endpoints = (*endpoints, upstream.default_url(mirror.registry).removesuffix("/v2"))
+        if versions.known_below(facts.containerd_version, 2, 0) and any("[" in url for url in endpoints):
+            draft.findings.append(_ipv6(facts, mirror, denied))
         draft.mirrors[mirror.registry] = Mirror(endpoints, {item.pattern: item.replacement for item in mirror.rewrites})
     draft.mirrors = dict(sorted(draft.mirrors.items()))
     draft.configs = dict(sorted(draft.configs.items()))
     return draft
 
 
-def _add_configs(draft: Draft, mirror: ResolvedMirror) -> None:
+def _add_configs(facts: RuntimeFacts, draft: Draft, mirror: ResolvedMirror) -> None:
     for endpoint in mirror.endpoints:
-        host = config_host(normalise(endpoint.url, "")[0])
+        host = config_host(facts, normalise(endpoint.url, "")[0])
         wanted = Config(auth=_auth(endpoint.credentials), tls=draft.tls.paths(endpoint.tls))
         transport = (endpoint.url.startswith("http://"), endpoint.tls is not None and endpoint.tls.insecure_skip_verify)
         known = draft.transports.setdefault(host, {})
@@ -122,7 +131,7 @@ def _add_configs(draft: Draft, mirror: ResolvedMirror) -> None:
         else:
             _add_config(draft, mirror, host, wanted)
     wanted = Config(auth=_auth(mirror.upstream_credentials), tls=draft.tls.paths(mirror.upstream_tls))
-    _add_config(draft, mirror, config_host(mirror.registry), wanted)
+    _add_config(draft, mirror, config_host(facts, mirror.registry), wanted)
 
 
 def _add_config(draft: Draft, mirror: ResolvedMirror, host: str, wanted: Config) -> None:
@@ -134,6 +143,16 @@ def _add_config(draft: Draft, mirror: ResolvedMirror, host: str, wanted: Config)
         return
     draft.configs[host] = Config(auth=present.auth or wanted.auth, tls=present.tls or wanted.tls)
     draft.owners.setdefault(host, mirror.name)
+
+
+def _ipv6(facts: RuntimeFacts, mirror: ResolvedMirror, denied: Sequence[ResolvedMirror]) -> _Finding:
+    text = (
+        f"containerd {facts.containerd_version} cannot read a hosts.toml with an IPv6 address in an endpoint, and "
+        "would ignore all of it: use a host name, or a release with containerd 2.0"
+    )
+    alone = any("[" in item.url for item in mirror.endpoints) or not denied
+    # Else the registry itself is listed as an endpoint, only because another mirror denies fallback.
+    return _Finding(MirrorProblem(mirror.name, "IPv6Unsupported", text), "" if alone else denied[0].name)
 
 
 def _conflict(mirror: ResolvedMirror, host: str, owner: str) -> _Finding:
@@ -160,7 +179,8 @@ def _auth(credentials: Credentials | None) -> dict[str, str] | None:
 
 def _wrong_alone(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
     """Say what of a mirror K3s and RKE2 cannot do, whatever other mirrors there are."""
-    if mirror.deny_fallback and not mirror.endpoints and facts.embedded_registry is None:
+    shared = facts.embedded_registry is not None and not is_local(mirror.registry)
+    if mirror.deny_fallback and not mirror.endpoints and not shared:
         yield MirrorProblem(
             mirror.name,
             "DenyNeedsEndpoint",

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import jinja2
+import msgspec
 import yaml
 
 # What must not stand raw in a TOML basic string or a YAML double-quoted scalar: controls (C0, DEL, C1), the line and
@@ -88,8 +89,5 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, dict) and isinstance(right, Mapping):
-        return list(left) == list(right) and all(_same(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return type(left) is type(right) and bool(left == right)
+    """Equal in values, types and order: as JSON, which tells 1 from true and keeps the order of keys, at C speed."""
+    return msgspec.json.encode(left) == msgspec.json.encode(right)

@@ -22,9 +22,9 @@ class TLSStore:
         """Give the settings with paths in place of PEM texts, and remember the files."""
         if tls is None:
             return None
-        client = _name(tls.certificate + tls.key)
+        client = name_of(tls.certificate + tls.key)
         return TLSFiles(
-            ca=self._add(f"ca-{_name(tls.ca)}.crt", tls.ca, PUBLIC_MODE),
+            ca=self._add(f"ca-{name_of(tls.ca)}.crt", tls.ca, PUBLIC_MODE),
             certificate=self._add(f"client-{client}.crt", tls.certificate, PUBLIC_MODE),
             key=self._add(f"client-{client}.key", tls.key, SECRET_MODE),
             insecure_skip_verify=tls.insecure_skip_verify,
@@ -42,6 +42,6 @@ class TLSStore:
         return path
 
 
-def _name(content: str) -> str:
-    """A certificate is public and a private key has too much entropy to guess: a plain digest tells nothing."""
+def name_of(content: str) -> str:
+    """Name content by its digest: a certificate is public, and a private key has too much entropy to guess."""
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -22,6 +22,11 @@ def has_port(registry: str) -> bool:
     return ":" in registry.rpartition("]")[2]
 
 
+def is_local(registry: str) -> bool:
+    """Tell whether a registry, with or without a port, is on the node itself."""
+    return is_localhost(registry.rpartition(":")[0] if has_port(registry) else registry)
+
+
 def is_localhost(host: str) -> bool:
     """docker.IsLocalhost: the name localhost, or a loopback address; takes the host without its port."""
     if host == "localhost":
