@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade
 
-.PHONY: help demo demo-stop test lint lock tools clean
+.PHONY: help demo demo-stop test bench lint lock tools clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -30,6 +30,9 @@ demo-stop: $(STAMP)  ## End a demo that was left running.
 
 test: lint tools  ## Run every check and every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: $(STAMP)  ## Measure how long rendering takes; docs/benchmarks.md has the last figures.
+	@$(BIN)/python -m tests.benchmarks.render
 
 lint: $(STAMP)  ## Run the linters, the type checker and the import contract.
 	@$(BIN)/ruff check .

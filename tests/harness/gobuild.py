@@ -45,6 +45,7 @@ class ToolModule:
     directory: Path
     programs: Mapping[str, str]
     ldflags: str = "-s -w"
+    local: tuple[Path, ...] = ()  # directories whose Go files the programs are built from, for programs of our own
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -56,6 +57,7 @@ class ToolModule:
         content = [(self.directory / name).read_text() for name in ("go.mod", "go.sum")]
         built = [*self.flags, *(f"{name}={package}" for name, package in self.programs.items())]
         parts = [*content, *built, platform.system(), platform.machine()]
+        parts += [file.read_text() for directory in self.local for file in sorted(directory.glob("*.go"))]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return f"{self.name}-{digest[:20]}"
 

@@ -1,0 +1,3 @@
+module registry-mirror-operator/tests/tools/oracles/answer
+
+go 1.24.0
