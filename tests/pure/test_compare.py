@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from registry_mirror.core.bundle import Rendered
 from registry_mirror.core.compare import Comparison, compare
@@ -86,6 +87,16 @@ def test_on_containerd_every_file_of_certs_d_is_live() -> None:
     assert found.waiting == ()
     assert {effect for _, effect in effects(found).values()} == {"live"}
     assert {change for change, _ in effects(found).values()} == {"added", "changed"}
+
+
+def test_the_first_mirror_on_a_containerd_without_config_path_takes_a_restart_and_the_second_none() -> None:
+    node = replace(CONTAINERD, config_path="", config_schema=3)
+    first = compare(Rendered(()), render(node, [ONE]), layout(node))
+    assert first.waiting == ("config_path of containerd",)
+    assert effects(first)["/etc/containerd/config.toml"] == ("added", "restart")
+    second = compare(render(node, [ONE]), render(node, [TWO]), layout(node))
+    assert second.waiting == ()
+    assert set(effects(second).values()) == {("changed", "live")}
 
 
 def test_a_change_of_mode_alone_is_a_change() -> None:

@@ -40,19 +40,23 @@ def compare(old: Rendered, new: Rendered, layout: Layout) -> Comparison:
     """Compare what a node has with what it is to have.
 
     Takes two renders for the same runtime and its layout. What lies below the layout's directories (hosts.toml, CA and
-    client files) is read by the next pull, and live by that; its single files are read when the runtime starts, and
-    take a restart only where a setting in them has no live half (``start_settings``).
+    client files) is read by the next pull, and live by that; its single files, and those that are edited, are read when
+    the runtime starts, and take a restart only where a setting in them has no live half (``start_settings``).
     """
     waiting = tuple(sorted(_waiting(old, new)))
-    before = {file.path: (file.content, file.mode) for file in old.files}
-    after = {file.path: (file.content, file.mode) for file in new.files}
+    before, after = _contents(old), _contents(new)
     differences = []
     for path in sorted({*before, *after}):
         if before.get(path) != after.get(path):
             at_start: Effect = "restart" if waiting else "repeats"
-            effect = at_start if path in layout.files else "live"
+            effect = at_start if path in layout.files or path in layout.edits else "live"
             differences.append(Difference(path, _change(path, before, after), effect))
     return Comparison(tuple(differences), waiting)
+
+
+def _contents(rendered: Rendered) -> dict[str, object]:
+    files: dict[str, object] = {file.path: (file.content, file.mode) for file in rendered.files}
+    return files | {edit.path: edit for edit in rendered.edits}
 
 
 def _waiting(old: Rendered, new: Rendered) -> set[str]:

@@ -56,7 +56,10 @@ def _with_dial_timeouts(file: HostsFile, mirror: ResolvedMirror | None) -> Hosts
         wanted.setdefault(normalise(endpoint.url, "")[1], endpoint.dial_timeout)
     if not any(wanted.values()):
         return file
-    root, *hosts = (replace(host, dial_timeout=wanted.get(host.url)) for host in (file.root, *file.hosts))
+    root, *hosts = (
+        replace(host, dial_timeout=wanted[host.url]) if wanted.get(host.url) else host
+        for host in (file.root, *file.hosts)
+    )
     return replace(file, root=root, hosts=tuple(hosts))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ...api.models import EmbeddedRegistry
@@ -132,6 +133,7 @@ def _with_endpoints(file: HostsFile, mirror: Mirror, configs: Mapping[str, Confi
     return replace(file, root=root, hosts=tuple(hosts))
 
 
+@lru_cache(maxsize=4096)
 def normalise(endpoint: str, address: str) -> tuple[str, str, bool]:
     """normalizeEndpointAddress: give the registry that an endpoint stands for, its URL, and whether its path is used
     verbatim (override_path). ``address`` is that of the embedded registry, or empty.
