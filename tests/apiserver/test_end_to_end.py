@@ -337,6 +337,21 @@ def test_what_a_runtime_cannot_do_is_said_and_the_other_nodes_have_it(cluster: C
     assert '"^rancher/(.*)" = "mirrored/$1"' in (cluster.nodes["pi-1"].text(f"{K3S_CERTS}/docker.io/hosts.toml") or "")
 
 
+def test_an_object_that_only_the_controller_can_refuse_is_stalled_and_told_once(cluster: Cluster) -> None:
+    rewrites = [{"pattern": "^a/(.*)", "replacement": "b/$2"}]  # CEL cannot count groups
+    cluster.apply(mirror("broken", "docker.io", "https://one.example.com", rewrites=rewrites))
+    cluster.until(lambda: cluster.condition("broken").get("reason") == "InvalidSpec", "it is Stalled")
+    assert "write ${1}" in cluster.condition("broken", "Stalled")["message"]
+    assert cluster.nodes["worker-1"].text(f"{CERTS}/docker.io/hosts.toml") is None
+    cluster.apply(mirror("other", "quay.io", "https://two.example.com"))  # makes the controller look at all again
+    ready(cluster, "other")
+    events = cluster.kubectl("get", "events", "--field-selector", "involvedObject.name=broken", "-o", "json")
+    assert [item["reason"] for item in json.loads(events)["items"]] == ["InvalidSpec"]
+
+    cluster.apply(mirror("broken", "docker.io", "https://one.example.com"))
+    ready(cluster, "broken")
+
+
 def test_a_paused_rollout_changes_no_node_until_it_goes_on(cluster: Cluster) -> None:
     policy = {
         "apiVersion": "registrymirror.io/v1alpha1",

@@ -86,7 +86,8 @@ def test_a_mirror_that_cannot_be_read_is_kept_with_what_is_wrong() -> None:
     assert store.put(MIRRORS, mirror("a", 1, registry="../x"))
     assert store.mirrors["a"].mirror is None
     assert "spec.registry" in str(store.mirrors["a"].error)
-    assert not store.put(MIRRORS, mirror("a", 2, registry="../x")), "the same error is no change"
+    assert not store.put(MIRRORS, mirror("a", 2, registry="../x", observedGeneration=7)), "the same error is no change"
+    assert store.mirrors["a"].status.observed_generation == 7, "its status is known all the same"
     assert store.put(MIRRORS, mirror("a", 3, registry="../y"))
 
 
@@ -110,3 +111,12 @@ def test_versions_come_from_the_node_where_the_agent_saw_none() -> None:
     assert facts is not None
     complete = store.nodes["a"].complete(facts)
     assert (complete.version, complete.containerd_version) == ("v1.33.4+k3s1", "2.1.4-k3s1")
+
+
+def test_an_object_that_cannot_be_read_does_not_keep_the_others_of_a_list_out() -> None:
+    store = Store()
+    odd = {"metadata": {"name": "odd", "resourceVersion": "1"}, "status": {"runtime": {"name": "of-the-future"}}}
+    good = {"metadata": {"name": "good", "resourceVersion": "2"}, "status": {"runtime": {"name": "k3s"}}}
+    assert store.replace(CONFIGS, [odd, good], "3") == ["good"]
+    assert list(store.configs) == ["good"]
+    assert store.replace(CONFIGS, [odd, good], "4") == [], "nor is it taken for deleted and created again"

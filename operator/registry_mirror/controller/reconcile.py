@@ -189,6 +189,7 @@ class Reconciler:
 
     def _status(self) -> None:
         """Sum up all nodes for all mirrors, and put those on the queue whose status has to change."""
+        self._current_planner()  # it knows what is wrong with which object, also where there is no node
         views = [
             NodeView(name, self._plan(node, self._store.configs.get(name)), self._store.configs.get(name))
             for name, node in self._store.nodes.items()

@@ -6,9 +6,11 @@ found by the next list (``replace``); the resource versions keep a slow list fro
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -24,6 +26,8 @@ from ..api.models import (
 )
 from ..core.resolve import Source, SourceKind, source
 from ..kube.resources import CONFIG_MAPS, CONFIGS, MIRRORS, NODES, POLICIES, SECRETS, Resource
+
+_log = logging.getLogger(__name__)
 
 Json = Mapping[str, Any]
 
@@ -65,10 +69,18 @@ def _mirror(body: Json) -> MirrorInfo:
     try:
         mirror = parse.registry_mirror(body)
     except InvalidError as error:
-        return MirrorInfo(metadata=metadata, mirror=None, error=error, status=RegistryMirrorStatus())
+        return MirrorInfo(metadata=metadata, mirror=None, error=error, status=_status(body))
     return MirrorInfo(
         metadata=metadata, mirror=replace(mirror, status=RegistryMirrorStatus()), error=None, status=mirror.status
     )
+
+
+def _status(body: Json) -> RegistryMirrorStatus:
+    """The status of an object whose spec cannot be read: without it, the same would be written and told for ever."""
+    try:
+        return msgspec.convert(body.get("status") or {}, RegistryMirrorStatus)
+    except msgspec.ValidationError:
+        return RegistryMirrorStatus()
 
 
 def _metadata(body: Json) -> Metadata:
@@ -181,13 +193,19 @@ class Store:
         self._objects[resource].pop(name, None)
 
     def replace(self, resource: Resource, bodies: Iterable[Json], version: str) -> list[str]:
-        """Take in a whole list, read at that resource version; gives the names for which something changed."""
+        """Take in a whole list, read at that resource version; gives the names for which something changed.
+
+        An object that cannot be read (written by another version of the program) is logged and left out.
+        """
         at, seen, changed = _number(version), set(), []
         for body in bodies:
             name = body["metadata"]["name"]
             seen.add(name)
-            if self.put(resource, body):
-                changed.append(name)
+            try:
+                if self.put(resource, body):
+                    changed.append(name)
+            except InvalidError as error:
+                _log.warning("%s", error.message)  # left as it was known: the others must not suffer
         for name in [name for name in self._objects[resource] if name not in seen]:
             if self._versions[resource, name] <= at:
                 del self._objects[resource][name]
