@@ -71,7 +71,7 @@ def main() -> int:
         path = Path(directory) / "mirrors.yaml"
         path.write_text(yaml.safe_dump_all(found))
         for name in RENDERERS:
-            facts = default_facts(name)  # type: ignore[arg-type]  # the keys are runtime names
+            facts = default_facts(name)
             pure = median_ms(lambda facts=facts: render(facts, mirrors), PURE_RUNS)  # type: ignore[misc]
             argv = ["render", "-f", str(path), "--runtime", name]
             whole = median_ms(lambda argv=argv: _run(argv, env), PROCESS_RUNS)  # type: ignore[misc]

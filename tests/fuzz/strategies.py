@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import re2
 from hypothesis import strategies as st
@@ -120,7 +120,7 @@ _VERSIONS = ["", "v1.25.3", "v1.31.6", "v1.33.4", "1.5.13", "1.6.20", "1.7.29", 
 @st.composite
 def facts(draw: st.DrawFn) -> RuntimeFacts:
     """A node of any runtime that is rendered for."""
-    name = cast(RuntimeName, draw(st.sampled_from(sorted(RENDERERS))))
+    name: RuntimeName = draw(st.sampled_from(sorted(RENDERERS)))
     found = default_facts(name, draw(st.sampled_from(_VERSIONS)))
     containerd = draw(st.sampled_from(_VERSIONS)) if not found.containerd_version else found.containerd_version
     found = replace(found, containerd_version=containerd)

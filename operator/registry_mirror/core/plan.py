@@ -14,7 +14,7 @@ import msgspec
 from ..api.models import LabelSelector, RuntimeFacts
 from .bundle import Bundle, MirrorProblem, Rendered, seal
 from .layout import layout
-from .render import RENDERERS, render
+from .render import render
 from .resolve import ResolvedMirror
 from .select import Selection, select
 
@@ -83,8 +83,6 @@ def _render(facts: RuntimeFacts, mirrors: tuple[ResolvedMirror, ...]) -> Rendere
 
 def unsupported(facts: RuntimeFacts) -> tuple[str, str] | None:
     """Say why nothing can be rendered for a runtime, as reason and message; None if something can."""
-    if facts.name not in RENDERERS:
-        return "RuntimeUnsupported", f"this version of the operator does not configure {facts.name}"
     if not facts.config_path and facts.name not in ("k0s", "crio") and not layout(facts).edits:
         return (
             "ConfigPathNotSet",

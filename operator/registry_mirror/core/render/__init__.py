@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...api.models import RuntimeFacts
+from ...api.models import RuntimeFacts, RuntimeName
 from ..bundle import Rendered
 from ..resolve import ResolvedMirror
 from . import containerd, crio, k0s, k3s, microk8s
 
 Renderer = Callable[[RuntimeFacts, Sequence[ResolvedMirror]], Rendered]
 
-RENDERERS: Mapping[str, Renderer] = {
+RENDERERS: Mapping[RuntimeName, Renderer] = {
     "k3s": k3s.render,
     "rke2": k3s.render,
     "containerd": containerd.render,
@@ -22,8 +22,5 @@ RENDERERS: Mapping[str, Renderer] = {
 
 
 def render(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror]) -> Rendered:
-    """Render the mirrors that are in force on a node (at most one a registry) for its runtime.
-
-    Raises KeyError for a runtime without a renderer: ask ``RENDERERS`` first.
-    """
+    """Render the mirrors that are in force on a node (at most one a registry) for its runtime."""
     return RENDERERS[facts.name](facts, mirrors)
