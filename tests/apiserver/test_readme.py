@@ -61,6 +61,7 @@ def follow(cluster: Cluster, directory: Path, title: str) -> str:
     env = {
         **os.environ,
         "KUBECONFIG": str(cluster.plane.admin_kubeconfig),
+        "KUBECACHEDIR": str(directory / "kubectl-cache"),
         "PATH": f"{cluster.plane.assets.kubectl.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(REPOSITORY / "operator"),
     }
