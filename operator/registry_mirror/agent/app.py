@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -19,6 +18,7 @@ import msgspec
 from ..api import parse
 from ..api.errors import InvalidError, ProblemError, WaitingError
 from ..api.models import NodeRegistryConfig, NodeRegistryConfigStatus
+from ..kube.clock import now
 from ..kube.errors import ApiError
 from ..kube.resources import AGENT, CONFIGS
 from ..kube.rest import Rest
@@ -94,7 +94,7 @@ class Agent:
         return newest
 
     def _pass(self, config: NodeRegistryConfig) -> tuple[NodeRegistryConfig, float]:
-        status, problem = self._node.reconcile(config, _now())
+        status, problem = self._node.reconcile(config, now())
         try:
             if status != config.status:
                 _log.info("%s", _summary(status))
@@ -111,7 +111,7 @@ class Agent:
         if isinstance(problem, InvalidError):
             return config, self._settings.resync
         self._failures += 1
-        return config, _BACKOFF[min(self._failures, len(_BACKOFF)) - 1] * random.uniform(0.8, 1.2)  # noqa: S311
+        return config, _pause(self._failures)
 
     def _follow(self) -> None:
         failures = 0
@@ -134,7 +134,7 @@ class Agent:
                 else:
                     _log.exception("watch NodeRegistryConfig %s", self._settings.node_name)
                 failures += 1
-                self._stop.wait(_BACKOFF[min(failures, len(_BACKOFF)) - 1] * random.uniform(0.8, 1.2))  # noqa: S311
+                self._stop.wait(_pause(failures))
 
     def _watch(self, selector: str, version: str) -> str:
         """Follow one watch to its end; gives the version to go on from. Raises ApiError if that is known no more."""
@@ -152,14 +152,13 @@ class Agent:
     def _seen(self, body: dict[str, Any] | None) -> None:
         if body is None:
             _log.info("there is no NodeRegistryConfig %s: waiting for the controller", self._settings.node_name)
-            gone = {"metadata": {"name": self._settings.node_name}}
-            self._changes.put(parse.node_registry_config(gone))
-            return
+            body = {"metadata": {"name": self._settings.node_name}}
         self._changes.put(parse.node_registry_config(body))
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _pause(failures: int) -> float:
+    """How long to wait, in seconds, after that many failures in a row."""
+    return _BACKOFF[min(failures, len(_BACKOFF)) - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
 
 
 def _summary(status: NodeRegistryConfigStatus) -> str:

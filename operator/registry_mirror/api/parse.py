@@ -34,18 +34,14 @@ def registry_mirror(body: Mapping[str, Any]) -> RegistryMirror:
     wrong with its grammar, or with the first thing that is wrong with its shape.
     """
     mirror = _convert(body, RegistryMirror, "RegistryMirror")
-    errors = tuple(_spec_errors(mirror.spec))
-    if errors:
-        raise InvalidError(subject_of(body, "RegistryMirror"), errors)
+    _raise_any(body, "RegistryMirror", _spec_errors(mirror.spec))
     return mirror
 
 
 def policy(body: Mapping[str, Any]) -> RegistryMirrorPolicy:
     """Give the model of a RegistryMirrorPolicy document; raises InvalidError."""
     result = _convert(body, RegistryMirrorPolicy, "RegistryMirrorPolicy")
-    errors = tuple(_policy_errors(result.spec))
-    if errors:
-        raise InvalidError(subject_of(body, "RegistryMirrorPolicy"), errors)
+    _raise_any(body, "RegistryMirrorPolicy", _policy_errors(result.spec))
     return result
 
 
@@ -62,6 +58,12 @@ def subject_of(body: Any, kind: str = "") -> str:
     name = plain(metadata.get("name") or "(without a name)")
     namespace = metadata.get("namespace")
     return f"{kind or plain(body.get('kind') or 'document')} {f'{plain(namespace)}/' if namespace else ''}{name}"
+
+
+def _raise_any(body: Any, kind: str, found: Iterator[FieldError]) -> None:
+    errors = tuple(found)
+    if errors:
+        raise InvalidError(subject_of(body, kind), errors)
 
 
 def _convert(body: Any, model: type[_T], kind: str) -> _T:

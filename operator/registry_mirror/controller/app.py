@@ -9,7 +9,6 @@ import secrets
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import kopf
@@ -17,6 +16,7 @@ from kubernetes.aio.client import Configuration
 
 from ..api.errors import InvalidError, ProblemError
 from ..kube.client import Api, load_configuration
+from ..kube.clock import now
 from ..kube.errors import ApiError
 from ..kube.resources import CONFIG_MAPS, SECRETS, Resource
 from .http import serve
@@ -101,7 +101,7 @@ class _Controller:
             self._metrics,
             key=key,
             bundle_namespace=self._settings.bundle_namespace,
-            now=_now,
+            now=now,
         )
         await self._patiently(lambda: self._relist(None))
         await self._patiently(reconciler.recover)
@@ -212,7 +212,3 @@ class _Controller:
         lag = self._reconciler.queue.lag()
         self._metrics.lag.set(lag)
         return lag
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
