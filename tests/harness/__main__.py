@@ -14,6 +14,7 @@ from types import FrameType
 
 from .binaries import NotObtainable, resolve
 from .controlplane import ControlPlane
+from .nodebinaries import NodesMissing, cluster_programs, node_programs
 from .oracles import OraclesMissing, programs
 from .processes import ProcessFailed
 
@@ -28,7 +29,7 @@ def main() -> int:
     """Run the command that the command line names, and give the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="get etcd, kube-apiserver, kubectl and the oracles; print their paths")
+    commands.add_parser("build", help="get what the tests run: control plane, oracles, nodes; print the paths")
     commands.add_parser("up", help="run a control plane until Ctrl-C or SIGTERM")
     chosen = parser.parse_args().command
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -51,6 +52,12 @@ def _build() -> int:
         print(error, file=sys.stderr)
     else:
         print(oracles.containerd_2, oracles.containerd_1, oracles.wharfie, sep="\n")
+    try:
+        nodes, cluster = node_programs(), cluster_programs()
+    except NodesMissing as error:  # as above
+        print(error, file=sys.stderr)
+    else:
+        print(nodes.containerd_2, nodes.containerd_1, nodes.runc, nodes.registry, cluster.kubelet, sep="\n")
     return 0
 
 

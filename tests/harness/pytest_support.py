@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 import pytest
 
 from .binaries import Assets, NotObtainable, resolve
+from .nodebinaries import ClusterPrograms, NodePrograms, NodesMissing, cluster_programs, node_programs
+
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=Exception)
 
 _known: list[Assets | NotObtainable] = []
+_known_nodes: list[NodePrograms | NodesMissing] = []
 
 
 def require_assets(config: pytest.Config | None = None) -> Assets:
@@ -21,20 +28,37 @@ def require_assets(config: pytest.Config | None = None) -> Assets:
     """
     if not _known:
         # Failures are kept too: each test module would try the same long build again.
-        _known.append(_resolve(config))
+        _known.append(_shown(config, resolve, NotObtainable))
     found = _known[0]
-    if isinstance(found, Assets):
-        return found
+    return found if isinstance(found, Assets) else _missing("CONTROL PLANE MISSING", found)
+
+
+def require_nodes(config: pytest.Config | None = None) -> NodePrograms:
+    """Give what nodes run, or end the calling test or fixture as `require_assets` does."""
+    if not _known_nodes:
+        _known_nodes.append(_shown(config, node_programs, NodesMissing))
+    found = _known_nodes[0]
+    return found if isinstance(found, NodePrograms) else _missing("NODES MISSING", found)
+
+
+def require_cluster(config: pytest.Config | None = None) -> ClusterPrograms:
+    """Give kubelet and what else a cluster of nodes needs, or end the calling test or fixture as above."""
+    found = _shown(config, cluster_programs, NodesMissing)
+    return found if isinstance(found, ClusterPrograms) else _missing("NODES MISSING", found)
+
+
+def _missing(what: str, why: Exception) -> NoReturn:
     if os.environ.get("CI") or os.environ.get("REQUIRE"):
-        pytest.fail(f"{found}", pytrace=False)
-    pytest.skip(f"CONTROL PLANE MISSING, NOTHING WAS TESTED HERE. {found}")
+        pytest.fail(f"{why}", pytrace=False)
+    pytest.skip(f"{what}, NOTHING WAS TESTED HERE. {why}")
 
 
-def _resolve(config: pytest.Config | None) -> Assets | NotObtainable:
+def _shown(config: pytest.Config | None, get: Callable[[], _T], missing: type[_E]) -> _T | _E:
+    """What ``get`` gives, or why it is missing; the progress is shown in spite of pytest's capturing."""
     capture = config.pluginmanager.getplugin("capturemanager") if config is not None else None
     shown = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
     with shown:
         try:
-            return resolve()
-        except NotObtainable as error:
+            return get()
+        except missing as error:
             return error

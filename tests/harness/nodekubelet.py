@@ -1,0 +1,161 @@
+"""A kubelet on a node, with the identity that a node has, and the way from the nodes to the API server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .authority import Authority
+from .controlplane import ControlPlane
+from .nodebinaries import ClusterPrograms
+from .processes import Process
+from .workplace import Workplace
+
+KUBELET = "/usr/local/bin/kubelet"
+CNI = "/opt/cni/bin"
+_PLUGINS = ("bridge", "host-local", "loopback", "portmap")
+_READY = 10.0
+
+_UNIT = f"""\
+[Unit]
+Description=kubelet
+After=containerd.service
+
+[Service]
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ExecStart={KUBELET} --config=/etc/kubernetes/kubelet.yaml --kubeconfig=/etc/kubernetes/kubelet.conf \
+  --hostname-override={{name}} --node-ip={{ip}} --v=1
+KillMode=process
+Restart=always
+RestartSec=1
+"""
+
+_NETWORK = {
+    "cniVersion": "1.0.0",
+    "name": "pods",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "ipMasq": False,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.88.0.0/24"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        },
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Kubelet:
+    """What a node's kubelet needs: the programs, and the kubeconfig's text, which `NodeAccess.kubeconfig` gives."""
+
+    programs: ClusterPrograms
+    kubeconfig: str
+
+    def files(self, name: str, ip: str, socket: str) -> dict[str, str]:
+        """The node's files: path and text."""
+        return {
+            "/etc/systemd/system/kubelet.service": _UNIT.format(name=name, ip=ip),
+            "/etc/kubernetes/kubelet.yaml": json.dumps(_configuration(socket)),
+            "/etc/kubernetes/kubelet.conf": self.kubeconfig,
+            "/etc/cni/net.d/10-pods.conflist": json.dumps(_NETWORK),
+        }
+
+    def binaries(self) -> dict[str, Path]:
+        """Programs to be seen in the node: path there and here."""
+        plugins = {f"{CNI}/{plugin}": self.programs.cni / plugin for plugin in _PLUGINS}
+        return {KUBELET: self.programs.kubelet, **plugins}
+
+
+class NodeAccess:
+    """A door in the bridge to an API server on loopback, and identities for nodes. Ends with `stop`.
+
+    The API server has to be started with ``apiserver_flags``, by which it knows the nodes' certificates.
+    """
+
+    def __init__(self, place: Workplace, directory: Path) -> None:
+        self.place = place
+        self.authority = Authority(directory / "nodes")
+        self._log = directory / "door.log"
+        self._process: Process | None = None
+        self._url = ""
+        self._ca = ""
+
+    @property
+    def apiserver_flags(self) -> list[str]:
+        """For the ControlPlane."""
+        return [f"--client-ca-file={self.authority.certificate}"]
+
+    def start(self, plane: ControlPlane) -> NodeAccess:
+        """Open the door. Raises ProcessFailed."""
+        port = plane.url.rsplit(":", 1)[1]
+        proxy = ["/lib/systemd/systemd-socket-proxyd", f"127.0.0.1:{port}"]
+        argv = ["systemd-socket-activate", f"--listen={self.place.host}:{port}", *proxy]
+        self._process = Process("door to the API server", argv, {"PATH": "/usr/bin:/bin"}, self._log).start()
+        deadline = time.monotonic() + _READY
+        while "Listening on" not in self._process.tail():
+            if not self._process.alive() or time.monotonic() > deadline:
+                raise self._process.failure("does not listen")
+            time.sleep(0.02)
+        self._url = f"https://{self.place.host}:{port}"
+        self._ca = plane.ca_file.read_text()
+        return self
+
+    def stop(self) -> None:
+        """Close it; calling it again does nothing."""
+        if self._process is not None:
+            self._process.stop()
+
+    def kubeconfig(self, node: str) -> str:
+        """A kubeconfig (JSON, which is YAML) for the node of that name, in the group system:nodes as kubeadm has it."""
+        pair = self.authority.issue(f"system:node:{node}", group="system:nodes")
+        # What the API server's certificate of its own making names; not the bridge.
+        cluster = {
+            "server": self._url,
+            "certificate-authority-data": _encode(self._ca),
+            "tls-server-name": "kubernetes",
+        }
+        user = {
+            "client-certificate-data": _encode(pair.certificate.read_text()),
+            "client-key-data": _encode(pair.key.read_text()),
+        }
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": node, "user": user}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": node}}],
+            "current-context": "tests",
+        }
+        return json.dumps(content)
+
+
+def _configuration(socket: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": f"unix://{socket}",
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "evictionHard": {},
+        "enforceNodeAllocatable": [],
+        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}},
+        "authorization": {"mode": "Webhook"},
+        # Heartbeats faster than kubeadm's, so that tests need not wait: the Lease every second, the status every two.
+        "nodeLeaseDurationSeconds": 4,
+        "nodeStatusUpdateFrequency": "1s",
+        "nodeStatusReportFrequency": "2s",
+    }
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
