@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 
 from registry_mirror.agent.app import Agent, Settings
-from registry_mirror.agent.host import Host
-from registry_mirror.agent.node import Node
 from registry_mirror.core.bundle import Bundle, encode
 from registry_mirror.kube.resources import BUNDLE_KEY
 from registry_mirror.kube.rest import Connection, Rest
-from tests.agent import trees
+from tests.agent import nodes, trees
 from tests.agent.server import Answer, Request, Server
 
 ONE = trees.bundle("one", {trees.REGISTRIES: "one"})
@@ -87,7 +85,7 @@ def agent(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[[], None]]:
     """Starts an agent on a K3s node below tmp_path."""
     (tmp_path / "etc/rancher/k3s").mkdir(parents=True)
     rest = Rest(Connection(server=cluster.server.url, token="t"))
-    agent = Agent(rest, Node(Host(tmp_path), rest, "bundles", None), Settings("n", resync=0.05))
+    agent = Agent(rest, nodes.node(tmp_path, rest), Settings("n", resync=0.05))
     thread = threading.Thread(target=agent.run)
     yield thread.start
     agent.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from registry_mirror.agent.host import Host, HostError
 from registry_mirror.api.errors import InvalidError
 from registry_mirror.api.models import RuntimeFacts
 from registry_mirror.core.bundle import Bundle, File
-from registry_mirror.core.edits import ConfigPath
+from registry_mirror.core.edits import Edit, HostConfig
 from registry_mirror.core.layout import default_facts
 from tests.agent import trees
 from tests.agent.test_node import Pass
@@ -26,7 +27,7 @@ HOSTS = f"{CERTS}/quay.io/hosts.toml"
 TABLE = 'plugins."io.containerd.grpc.v1.cri".registry'
 BEFORE = f'# mine\nversion = 2\n[{TABLE}]\n  config_path = ""\n'
 AFTER = f'# mine\nversion = 2\n[{TABLE}]\n  config_path = "{CERTS}"\n'
-EDIT = ConfigPath(path=TOML, config_schema=2, value=CERTS)
+EDIT = Edit(path=TOML, config_schema=2, config_path=CERTS)
 WANTED = Bundle(
     revision="set",
     runtime="containerd",
@@ -103,11 +104,45 @@ def test_our_line_comes_back_if_something_else_takes_it_out(node: Pass) -> None:
     assert text(node) == AFTER
 
 
+def test_a_credential_is_put_beside_it_and_read_by_root_alone(node: Pass) -> None:
+    before = trees.snapshot(node.root)
+    auth = HostConfig(auth={"username": "robot", "password": "swordfish"})
+    node.want(replace(WANTED, revision="secret", edits=(replace(EDIT, configs={"m.example": auth}),)))
+    said = node.go()
+    assert said["Applied"].reason == "Applied"
+    assert tomllib.loads(text(node))["plugins"]["io.containerd.grpc.v1.cri"]["registry"] == {
+        "config_path": CERTS,
+        "configs": {"m.example": {"auth": {"username": "robot", "password": "swordfish"}}},
+    }
+    there = trees.snapshot(node.root)[TOML]
+    assert there[1:4] == (0o600, *before[TOML][2:4])
+    assert "swordfish" not in f"{node.config.status} {memory.load(Host(node.root))} {said}"
+    assert (node.root / trees.STATE[1:]).stat().st_mode & 0o777 == 0o600
+    node.want(WANTED)
+    node.go()
+    assert text(node) == AFTER
+    node.want(EMPTY)
+    node.go()
+    assert trees.snapshot(node.root) == before
+
+
+def test_credentials_that_the_owner_has_for_a_host_are_not_touched(node: Pass) -> None:
+    theirs = f'{BEFORE}[{TABLE}.configs."m.example".auth]\nusername = "canary"\n'
+    (node.root / TOML[1:]).write_text(theirs)
+    auth = HostConfig(auth={"username": "robot", "password": "swordfish"})
+    node.want(replace(WANTED, edits=(replace(EDIT, configs={"m.example": auth}),)))
+    said = node.go()["Stalled"]
+    assert said.reason == "RuntimeConfigInvalid"
+    assert '"m.example".auth is set in it, to something else' in said.message
+    assert "canary" not in said.message
+    assert text(node) == theirs
+
+
 def test_a_config_path_that_the_owner_sets_is_a_fact_and_stays(node: Pass) -> None:
     node.want(WANTED)
     node.go()
     (node.root / TOML[1:]).write_text(AFTER.replace(CERTS, "/mine"))
-    assert facts(node) == replace(FACTS, config_path="/mine", config_schema=0)
+    assert facts(node) == replace(FACTS, config_path="/mine")
     node.want(EMPTY)
     node.go()
     assert 'config_path = "/mine"' in text(node)
@@ -158,10 +193,10 @@ def test_a_crash_before_the_edit_loses_nothing(node: Pass, monkeypatch: pytest.M
     [
         replace(EDIT, path="/etc/containerd/other.toml"),
         replace(EDIT, path="/etc/shadow"),
-        replace(EDIT, value="/tmp/certs.d"),
+        replace(EDIT, config_path="/tmp/certs.d"),
     ],
 )
-def test_any_other_edit_is_refused_and_so_is_one_of_a_node_that_has_config_path(node: Pass, edit: ConfigPath) -> None:
+def test_any_other_edit_is_refused_and_so_is_one_of_a_node_that_has_config_path(node: Pass, edit: Edit) -> None:
     host, before = Host(node.root), trees.snapshot(node.root, state=True)
     for bad, of in (
         (replace(WANTED, edits=(edit,)), FACTS),

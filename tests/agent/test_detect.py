@@ -19,7 +19,6 @@ CONFIG = "/etc/rancher/k3s/config.yaml"
 K3S = default_facts("k3s")
 CONTAINERD = default_facts("containerd")
 TOML = "/etc/containerd/config.toml"
-V2, V3 = 'plugins."io.containerd.grpc.v1.cri".registry', 'plugins."io.containerd.cri.v1.images".registry'
 SPEGEL = 'server = "https://127.0.0.1:6443/v2"\nca = ["/ca.crt"]\nclient = [["/c.crt", "/c.key"]]\n'
 
 
@@ -159,66 +158,6 @@ def test_k3s_settings_that_are_refused(tmp_path: Path, files: Mapping[str, str],
         detect(_node(tmp_path, files), "k3s")
     assert error.value.reason == "RuntimeConfigInvalid"
     error.value.message.encode()
-
-
-@pytest.mark.parametrize(
-    ("text", "config_path", "schema"),
-    [
-        ("", "", 0),
-        ("version = 3", "", 3),
-        ("version = 2", "", 2),
-        ("version = 4", "", 0),
-        ("version = true", "", 0),
-        ("version = 3\nplugins = 5", "", 0),
-        (f'version = 2\n[{V2}]\nconfig_path = "/etc/containerd/certs.d"', "/etc/containerd/certs.d", 0),
-        (f'version = 2\n[{V2}]\nconfig_path = "/etc/containerd/certs.d/"', "/etc/containerd/certs.d", 0),
-        (f'version = 3\n[{V3}]\nconfig_path = "/certs"', "/certs", 0),
-        (f'version = 4\n[{V3}]\nconfig_path = "/certs"', "/certs", 0),
-        (f'version = 3\n[{V3}]\nconfig_path = ""', "", 3),
-        (f'version = 3\n[{V2}]\nconfig_path = "/certs"', "", 3),
-        (f'version = 2\n[{V3}]\nconfig_path = "/certs"', "", 2),
-        (f'[{V2}]\nconfig_path = "/certs"', "", 0),
-        ('[plugins.cri.registry]\nconfig_path = "/certs"', "/certs", 0),
-        (f"version = 2\n[{V2}]\nmirrors = {{}}", "", 2),
-        (f'version = 2\n[{V2}.configs."x".tls]\nca_file = "/ca"', "", 0),
-        ('version = 2\nplugins = {"io.containerd.grpc.v1.cri" = {registry = {}}}', "", 0),
-        # What is imported may have the last word.
-        ("version = 3\nimports = []", "", 3),
-        ('version = 3\nimports = ["/etc/containerd/conf.d/*.toml"]', "", 3),
-        ('version = 3\nimports = ["/etc/containerd/other/*.toml"]', "", 0),
-        ('version = 3\nimports = ["/etc/containerd/other/x.toml"]', "", 3),
-        ('version = 3\nimports = ["/etc/containerd/../*.toml"]', "", 0),
-        ('version = 3\nimports = ["/opt/*.toml"]', "", 0),
-        ('version = 3\nimports = ["conf.d/*.toml"]', "", 0),
-        ("version = 3\nimports = [1]", "", 0),
-    ],
-)
-def test_containerd_config_path(tmp_path: Path, text: str, config_path: str, schema: int) -> None:
-    files = {
-        TOML: text,
-        "/etc/containerd/conf.d/a.toml": 'version = 2\n[plugins."io.containerd.snapshotter.v1.x"]\na = 1',
-        "/etc/containerd/other/a.toml": f"version = 2\n[{V2}]\na = 1",
-    }
-    expected = replace(CONTAINERD, config_path=config_path, config_schema=schema)
-    assert detect(_node(tmp_path, files), None) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("version =", "it is not TOML"),
-        ("a = " + "[" * 5000, "it is not TOML"),
-        (f'version = 2\n[{V2}]\nconfig_path = "/a:/b"', "set it to one directory"),
-        (f'version = 2\n[{V2}]\nconfig_path = "certs.d"', "no plain absolute path"),
-        (f'version = 3\n[{V3}]\nconfig_path = "/a/../b"', "no plain absolute path"),
-        (f'version = 2\n[{V2}.mirrors."docker.io"]\nendpoint = ["https://m"]', "mirrors is set"),
-        (f'version = 3\n[{V3}.mirrors."docker.io"]\nendpoint = ["https://m"]', "mirrors is set"),
-    ],
-)
-def test_containerd_configurations_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InvalidError, match=message) as error:
-        detect(_node(tmp_path, {TOML: text}), None)
-    assert error.value.reason == "RuntimeConfigInvalid"
 
 
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:

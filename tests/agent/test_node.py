@@ -12,15 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from registry_mirror import __version__
-from registry_mirror.agent.host import Host
-from registry_mirror.agent.node import Node
 from registry_mirror.api.conditions import Condition, find
 from registry_mirror.api.errors import ProblemError
 from registry_mirror.api.models import BundleRef, FileStatus, Metadata, NodeRegistryConfig, NodeRegistryConfigSpec
 from registry_mirror.core.bundle import Bundle, encode
 from registry_mirror.kube.errors import ApiError
 from registry_mirror.kube.resources import BUNDLE_KEY, Resource
-from tests.agent import trees
+from tests.agent import nodes, trees
 from tests.agent.trees import REGISTRIES, bundle, hosts
 
 ONE = bundle("one", {hosts("docker.io"): "d", REGISTRIES: "password"}, {"credentials for x": "d1"})
@@ -54,7 +52,7 @@ class Pass:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = Store()
-        self.node = Node(Host(root), self.store, "bundles", None)
+        self.node = nodes.node(root, self.store)
         self.config = NodeRegistryConfig(metadata=Metadata(name="n", uid="u", generation=1))
         self.problem: ProblemError | None = None
         self.minutes = 0
@@ -140,7 +138,7 @@ def test_a_start_of_the_runtime_ends_the_wait(node: Pass) -> None:
     assert node.config.status.last_good_revision == "one"
     other = Pass(node.root)
     other.store, other.config = node.store, node.config
-    other.node = Node(Host(node.root), other.store, "bundles", None)
+    other.node = nodes.node(node.root, other.store)
     other.minutes = node.minutes
     other.go()
     assert other.config.status == node.config.status

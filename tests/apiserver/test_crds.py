@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -470,6 +471,10 @@ POLICIES_REFUSED: dict[str, tuple[str, Spec, str]] = {
     "deadline": ("default", {"rollout": {"deadline": "120"}}, "found '120'; write a duration"),
     "soak": ("default", {"rollout": {"canary": {"soak": "soon"}}}, DURATION),
     "interval": ("default", {"probe": {"interval": "1d"}}, DURATION),
+    **{
+        f"image {image}": ("default", {"probe": {"image": image}}, "write registry/repository:tag")
+        for image in ("", "busybox:1", "library/busybox", "docker.io/", "docker.io/A", "docker.io/a:", "docker.io/a b")
+    },
     "window": ("default", {"rollout": {"windows": [{"schedule": "0 2 * * 6", "duration": "2"}]}}, DURATION),
     "no duration": ("default", {"rollout": {"windows": [{"schedule": "0 2 * * 6"}]}}, "duration: Required value"),
     "drift": ("default", {"drift": "Ignore"}, 'supported values: "Repair", "Report"'),
@@ -497,7 +502,7 @@ def test_a_policy_gets_the_defaults_of_the_model(cluster: ControlPlane, unavaila
 
 
 CONDITION = {"type": "Ready", "status": "True", "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}
-NODE_STATUS = {
+NODE_STATUS: Spec = {
     "observedGeneration": 1,
     "appliedRevision": "abc122",
     "runtime": {
@@ -506,6 +511,10 @@ NODE_STATUS = {
         "embeddedRegistry": {"address": "127.0.0.1:6443"},
     },
     "files": [{"path": "/etc/rancher/k3s/registries.yaml", "digest": "d"}],
+    "endpoints": [
+        {"url": "https://a.io", "reachable": True, "reason": "Reachable", "latency": "42ms"},
+        {"url": "https://b.io", "reachable": False, "reason": "TimedOut", "message": "it hangs"},
+    ],
     "conditions": [
         {**CONDITION, "type": "Applied", "status": "False", "reason": "WriteFailed", "message": "no space is left"},
         {**CONDITION, "type": "RestartRequired", "reason": "Credentials", "message": ""},
@@ -552,17 +561,49 @@ def test_columns_of_a_mirror(cluster: ControlPlane) -> None:
 
 
 def test_columns_of_a_node(cluster: ControlPlane) -> None:
-    body = document({"revision": "abc123", "bundle": {"name": "rev-abc123"}}, "n1", "NodeRegistryConfig")
+    probe = {"mode": "Demote", "interval": "60s", "image": "docker.io/library/busybox:1"}
+    spec = {"revision": "abc123", "bundle": {"name": "rev-abc123"}, "probe": probe}
+    body = document(spec, "n1", "NodeRegistryConfig")
     cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
     stored = put_status(cluster, "nrc", "n1", NODE_STATUS)
     assert stored["status"] == NODE_STATUS
     assert stored["spec"] == body["spec"]
-    assert parse.node_registry_config(stored).status.runtime is not None
+    parsed = parse.node_registry_config(stored)
+    assert parsed.status.runtime is not None
+    assert msgspec.to_builtins(parsed.spec) == spec
+    assert [*msgspec.to_builtins(parsed.status.endpoints)] == NODE_STATUS["endpoints"]
     (row,) = columns(cluster.kubectl("get", "nrc"))
     assert [*row] == ["NAME", "RUNTIME", "REVISION", "APPLIED", "RESTART-REQUIRED", "AGE"]
     assert [*row.values()][:-1] == ["n1", "k3s", "abc123", "False", "True"]
     (row,) = columns(cluster.kubectl("get", "nrc", "-o", "wide"))
     assert (row["APPLIED-REVISION"], row["MESSAGE"]) == ("abc122", "no space is left")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({"endpoints": [{"url": "https://a.io", "reachable": True}]}, "reason: Required value"),
+        ({"endpoints": [{"url": "https://a.io", "reason": "TimedOut"}]}, "reachable: Required value"),
+        ({"endpoints": [{**NODE_STATUS["endpoints"][1], "message": "m" * 257}]}, "message: Too long"),
+        ({"endpoints": [{**NODE_STATUS["endpoints"][0], "url": f"https://{i}.io"} for i in range(257)]}, "Too many"),
+    ],
+)
+def test_a_bad_report_on_endpoints_is_refused(cluster: ControlPlane, status: Spec, words: str) -> None:
+    body = document({"revision": "abc123"}, "n2", "NodeRegistryConfig")
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(body))
+    with pytest.raises(KubectlError) as raised:
+        put_status(cluster, "nrc", "n2", status)
+    assert words in raised.value.stderr
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["docker.io/library/busybox:1.37", "registry.example.com:5000/a/b-c", f"[fd00::1]:5000/a@sha256:{'0' * 64}"],
+)
+def test_a_policy_takes_an_image(cluster: ControlPlane, image: str) -> None:
+    body = document({"probe": {"image": image}}, "default", "RegistryMirrorPolicy")
+    created = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", input=json.dumps(body))
+    assert parse.policy(json.loads(created)).spec.probe.image == image
 
 
 def test_columns_of_the_policy(cluster: ControlPlane) -> None:
@@ -606,6 +647,9 @@ def test_a_bad_condition_is_refused(cluster: ControlPlane, change: Spec, words: 
         ("rmir.spec.endpoints.tls.caRef.kind", "Default Secret."),
         ("rmpol.spec.rollout.paused", "If true"),
         ("rmpol.spec.rollout.windows", "Not carried out by this version yet."),
+        ("rmpol.spec.probe.mode", "it is put behind those that do"),
+        ("nrc.spec.probe.interval", "at least 5s"),
+        ("nrc.status.endpoints.reason", "TimedOut"),
         ("nrc.status.files.digest", "it tells nothing about the content"),
     ],
 )

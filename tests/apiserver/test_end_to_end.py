@@ -26,7 +26,8 @@ def clean(cluster: Cluster) -> Iterator[None]:
     """Every test leaves no object behind, and the nodes as they were before it."""
     before = {name: node.files() for name, node in cluster.nodes.items()}
     yield
-    cluster.kubectl("delete", "registrymirrors,registrymirrorpolicies", "--all")
+    cluster.kubectl("delete", "registrymirrors", "--all")
+    cluster.policy()
     cluster.kubectl("delete", "secrets", "-n", SYSTEM, "-l", "test=true")
     for name, files in before.items():
         node = cluster.nodes[name]
@@ -67,6 +68,7 @@ def test_an_object_becomes_files_on_every_node_and_conditions(cluster: Cluster) 
         "Reconciling": "False",
         "Stalled": "False",
         "Conflicted": "False",
+        "EndpointsReachable": "Unknown",
     }
     assert {item["observedGeneration"] for item in status["conditions"]} == {1}
     assert "failures" not in status
@@ -353,17 +355,11 @@ def test_an_object_that_only_the_controller_can_refuse_is_stalled_and_told_once(
 
 
 def test_a_paused_rollout_changes_no_node_until_it_goes_on(cluster: Cluster) -> None:
-    policy = {
-        "apiVersion": "registrymirror.io/v1alpha1",
-        "kind": "RegistryMirrorPolicy",
-        "metadata": {"name": "default"},
-        "spec": {"rollout": {"paused": True}},
-    }
-    cluster.apply(policy)
+    cluster.policy(paused=True)
     cluster.apply(mirror("hub", "docker.io", "https://one.example.com"))
     cluster.until(lambda: cluster.condition("hub").get("reason") == "Paused", "it waits")
     assert cluster.nodes["worker-1"].text(f"{CERTS}/docker.io/hosts.toml") is None
-    cluster.kubectl("delete", "registrymirrorpolicy", "default")
+    cluster.policy()
     contains(cluster, "worker-1", f"{CERTS}/docker.io/hosts.toml", "one.example.com")
     ready(cluster, "hub")
 

@@ -28,22 +28,24 @@ OVERLAYS: dict[str, dict[str, str]] = {
         "/etc/rancher/k3s": "DirectoryOrCreate",
         "/var/lib/rancher/k3s/agent/etc/containerd": "DirectoryOrCreate",
         "/run/k3s/containerd": "DirectoryOrCreate",
+        "/etc/systemd/system": "DirectoryOrCreate",
     },
     "rke2": {
         "/etc/rancher/rke2": "DirectoryOrCreate",
         "/var/lib/rancher/rke2/agent/etc/containerd": "DirectoryOrCreate",
         "/run/k3s/containerd": "DirectoryOrCreate",
+        "/etc/default": "DirectoryOrCreate",
     },
     "microk8s": {"/var/snap/microk8s": "Directory"},
     "containerd": {"/etc/containerd": "DirectoryOrCreate", "/run/containerd": "DirectoryOrCreate"},
-    "k0s": {"/etc/k0s": "Directory"},
+    "k0s": {"/etc/k0s": "Directory", "/run/k0s": "DirectoryOrCreate"},
     "crio": {
         "/etc/crio": "Directory",
         "/etc/containers": "DirectoryOrCreate",
         "/run/crio": "DirectoryOrCreate",
     },
 }
-STATE = {"/var/lib/registry-mirror": "DirectoryOrCreate"}
+STATE = dict.fromkeys(("/var/lib/registry-mirror", "/run/dbus", "/etc/ssl"), "DirectoryOrCreate")
 
 Object = dict[str, Any]
 
@@ -130,7 +132,7 @@ def test_containers_are_confined(cluster: ControlPlane, kind: str) -> None:
     assert context["capabilities"] == {"drop": ["ALL"], **added}
     assert not context.get("privileged")
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not pod.get("hostPID")
+    assert bool(pod.get("hostPID")) == (kind == "DaemonSet")
     assert not pod.get("hostIPC")
     assert container["image"] == "registry.example.com/registry-mirror-operator:0.1.0"
     assert container["resources"]["limits"].keys() == {"memory"}
@@ -173,6 +175,7 @@ ALLOWED = [
     (AGENT, "get list watch", CONFIGS, ""),
     (AGENT, "patch", f"{CONFIGS}/status", ""),
     (AGENT, "get", "secrets", BUNDLES),
+    (AGENT, "get", "leases.coordination.k8s.io", "kube-node-lease"),
 ]
 DENIED = [
     (CONTROLLER, "create update patch delete", MIRRORS, ""),
@@ -204,6 +207,8 @@ DENIED = [
     (AGENT, "get list watch create", "pods", SYSTEM),
     (AGENT, "list watch create update patch delete", "secrets", BUNDLES),
     (AGENT, "get list watch create", "secrets", SYSTEM),
+    (AGENT, "list watch create update patch delete", "leases.coordination.k8s.io", "kube-node-lease"),
+    (AGENT, "get", "leases.coordination.k8s.io", SYSTEM),
     (AGENT, "get list", "secrets", "default"),
     (AGENT, "get list", "secrets", "kube-system"),
     (AGENT, "get list", "secrets", "*"),

@@ -29,6 +29,8 @@ def nodes() -> Mapping[str, RuntimeFacts]:
 
     def facts(name: RuntimeName, version: str, containerd: str = "") -> RuntimeFacts:
         found = default_facts(name, version)
+        if name in ("containerd", "microk8s"):  # as the agent finds the file that the package brings
+            found = replace(found, config_schema=3 if version in ("2.0.3", "2.1.4") else 2, config_file="/x.toml")
         return replace(found, containerd_version=containerd) if containerd else found
 
     return {
@@ -36,7 +38,7 @@ def nodes() -> Mapping[str, RuntimeFacts]:
         "K3s, RKE2 v1.31.6, v1.32.2": facts("k3s", "v1.31.6+k3s1", "2.0.2-k3s2"),
         "K3s, RKE2 from v1.29.3 (containerd 1.7)": facts("k3s", "v1.30.10+k3s1", "1.7.23-k3s2"),
         "K3s, RKE2 v1.29.1": facts("k3s", "v1.29.1+k3s1", "1.7.11-k3s2"),
-        "K3s, RKE2 before v1.26.13": facts("k3s", "v1.25.16+k3s4", "1.7.7-k3s1"),
+        "K3s, RKE2 before hosts.toml, from v1.22": facts("k3s", "v1.25.16+k3s4", "1.7.7-k3s1"),
         "containerd from 2.1": facts("containerd", "2.1.4"),
         "containerd 2.0": facts("containerd", "2.0.3"),
         "containerd 1.7": facts("containerd", "1.7.29"),
@@ -46,7 +48,8 @@ def nodes() -> Mapping[str, RuntimeFacts]:
         "MicroK8s 1.30 to 1.34": facts("microk8s", "v1.34.1"),
         "MicroK8s 1.25 to 1.29": facts("microk8s", "v1.28.15"),
         "MicroK8s 1.23, 1.24": facts("microk8s", "v1.24.17"),
-        "MicroK8s before 1.23": facts("microk8s", "v1.22.17"),
+        "MicroK8s 1.22": facts("microk8s", "v1.22.17"),
+        "MicroK8s 1.19 to 1.21": facts("microk8s", "v1.21.14"),
         "k0s from 1.27.1": facts("k0s", "v1.33.4+k0s.0"),
         "CRI-O": facts("crio", "v1.33.0"),
     }

@@ -114,7 +114,21 @@ def sources(draw: st.DrawFn) -> Sources:
     return found
 
 
-_VERSIONS = ["", "v1.25.3", "v1.31.6", "v1.33.4", "1.5.13", "1.6.20", "1.7.29", "2.0.3", "2.1.4", "2.4.2", "nonsense"]
+_VERSIONS = [
+    "",
+    "v1.21.14",
+    "v1.22.17",
+    "v1.25.3",
+    "v1.31.6",
+    "v1.33.4",
+    "1.5.13",
+    "1.6.20",
+    "1.7.29",
+    "2.0.3",
+    "2.1.4",
+    "2.4.2",
+    "nonsense",
+]
 
 
 @st.composite
@@ -131,6 +145,9 @@ def facts(draw: st.DrawFn) -> RuntimeFacts:
             disable_default_endpoint=draw(st.booleans()),
             embedded_registry=draw(st.sampled_from([None, embedded])),
         )
+    if name == "containerd":
+        path, schema = draw(st.sampled_from([(found.config_path, 0), (found.config_path, 2), ("", 2), ("", 3)]))
+        found = replace(found, config_path=path, config_schema=schema)
     return found
 
 

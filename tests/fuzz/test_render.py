@@ -9,10 +9,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_mirror.agent.edits import problems
 from registry_mirror.api import parse
 from registry_mirror.api.models import RuntimeFacts
-from registry_mirror.core.bundle import PUBLIC_MODE, SECRET_MODE, decode, encode, seal
-from registry_mirror.core.layout import layout
+from registry_mirror.core.bundle import PUBLIC_MODE, SECRET_MODE, Rendered, decode, encode, seal
+from registry_mirror.core.edits import apply, undo
+from registry_mirror.core.layout import Layout, layout
 from registry_mirror.core.plan import Planner
 from registry_mirror.core.render import render
 from registry_mirror.core.render.quoting import quoted
@@ -32,7 +34,8 @@ def test_files_are_safe_and_no_mirror_is_dropped_silently(
     selection = select([resolve(parse.registry_mirror(document), found) for document in valid], {})
     rendered = render(node, selection.mirrors)
     again = render(node, tuple(reversed(selection.mirrors)))
-    assert (rendered.files, rendered.start_settings) == (again.files, again.start_settings), "whatever the order"
+    whole = (rendered.files, rendered.edits, rendered.start_settings)
+    assert whole == (again.files, again.edits, again.start_settings), "whatever the order"
 
     allowed = layout(node)
     paths = [file.path for file in rendered.files]
@@ -44,8 +47,9 @@ def test_files_are_safe_and_no_mirror_is_dropped_silently(
         if "Authorization" in file.content or any(secret in file.content for secret in _secrets(found)):
             assert file.mode == SECRET_MODE
 
+    edited = _edited(rendered, allowed)
     left_out = {problem.mirror for problem in rendered.problems}
-    text = "\n".join(file.content for file in rendered.files)
+    text = "\n".join([*(file.content for file in rendered.files), *edited])
     for mirror in selection.mirrors:
         if mirror.name not in left_out:
             for endpoint in mirror.endpoints:
@@ -72,6 +76,19 @@ def test_a_quoted_value_is_read_back_by_toml_and_yaml(value: str) -> None:
     assert tomllib.loads(f"a = {literal}") == {"a": value}
     assert yaml.safe_load(f"a: {literal}") == {"a": value}
     assert len(literal.splitlines()) == 1
+
+
+def _edited(rendered: Rendered, allowed: Layout) -> list[str]:
+    """The files that are edited: each takes the settings, is allowed to, and is itself again without them."""
+    texts = []
+    for edit in rendered.edits:
+        before = f"version = {edit.config_schema}\n"
+        text = apply(edit, before)
+        assert edit.path in allowed.edits
+        assert not list(problems(edit, allowed))
+        assert undo(edit, text, before) == before
+        texts.append(text)
+    return texts
 
 
 def _refused(document: dict[str, Any]) -> bool:

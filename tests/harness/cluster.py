@@ -116,6 +116,15 @@ class Cluster:
             "--timeout=30s",
             *(f"crd/{name}.registrymirror.io" for name in _CRDS),
         )
+        self.policy()
+
+    def policy(self, **rollout: object) -> None:
+        """Apply the policy, with those rules of a rollout; nobody is probed: the registries of the tests' objects are
+        only names, and nothing is to leave this machine.
+        """
+        spec = {"probe": {"mode": "Off"}, "rollout": rollout}
+        body = {"kind": "RegistryMirrorPolicy", "metadata": {"name": "default"}, "spec": spec}
+        self.apply({"apiVersion": "registrymirror.io/v1alpha1", **body})
 
     def start_controller(self) -> Process:
         """Start the controller with the permissions of its service account, and wait until it is ready."""

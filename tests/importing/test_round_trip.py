@@ -7,18 +7,21 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from registry_mirror.api.models import RuntimeFacts
 from registry_mirror.core.bundle import Rendered
+from registry_mirror.core.edits import apply
 from registry_mirror.core.importing.convert import Imported
 from registry_mirror.core.layout import default_facts
 from registry_mirror.core.material import checked_pem
 from registry_mirror.core.render import render
 from registry_mirror.core.resolve import Credentials, ResolvedMirror
 from tests.importing.tools import by_path, imported, rendered
-from tests.pure.builders import EMBEDDED, K3S, TOKEN, USER, endpoint, file, k3s, mirror, pem, tls
+from tests.pure.builders import DATA, EMBEDDED, K3S, TOKEN, USER, endpoint, file, k3s, mirror, pem, tls
 
 CONTAINERD = default_facts("containerd")
+MICROK8S = default_facts("microk8s", "v1.22.17")
 CERTS = CONTAINERD.config_path
 REGISTRIES = ["docker.io", "quay.io", "ghcr.io", "localhost:5000", "[fd00::1]:5000", "registry.example.com:8443", "*"]
 HOSTS = (
@@ -98,6 +101,49 @@ def import_registries(before: Rendered, facts: RuntimeFacts) -> Imported:
     embedded = facts.embedded_registry.address if facts.embedded_registry is not None else ""
     text = file(before, "registries.yaml").content
     return imported(text, "registries.yaml", files, runtime="k3s", disable_default=denied, embedded=embedded)
+
+
+def import_edited(before: Rendered) -> Imported:
+    """The template of MicroK8s, with what was in it before."""
+    (edit,) = before.edits
+    there = (DATA / "microk8s-1.22" / "containerd-template.toml").read_text()
+    return imported(apply(edit, there), edit.path, by_path(before), runtime="microk8s")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_template_of_microk8s_before_1_23_comes_back(seed: int) -> None:
+    source = random.Random(seed)
+    edits = 0
+    for _ in range(40):
+        wanted = [replace(item, deny_fallback=False, rewrites=()) for item in k3s_mirrors(source)]
+        # "*" gets tables for the hosts of its endpoints too, which come back as objects of their own.
+        wanted = [item for item in wanted if item.registry != "*"]
+        left_out = {problem.mirror for problem in render(MICROK8S, wanted).problems}
+        before = render(MICROK8S, [item for item in wanted if item.name not in left_out])
+        if not before.edits:
+            continue
+        after = rendered(import_edited(before), MICROK8S)
+        assert by_path(after) == by_path(before)
+        assert after.edits == before.edits
+        edits += 1
+    assert edits > 20
+
+
+def test_credentials_in_config_toml_come_back() -> None:
+    facts = replace(default_facts("containerd", "1.7.29"), config_schema=2)
+    wanted = [
+        mirror("docker.io", endpoint("https://m.example", credentials=TOKEN), upstream_credentials=USER),
+        mirror("quay.io", upstream_credentials=OTHER_USER),
+    ]
+    before = render(facts, wanted)
+    text = apply(before.edits[0], "version = 2\n")
+    found = imported(text, "config.toml")
+    secrets = [item.body["stringData"] for item in found.documents if item.body["kind"] == "Secret"]
+    assert {"token": "a-token"} in secrets
+    assert {"username": "robot", "password": "swordfish"} in secrets
+    assert {"username": "other", "password": OTHER_USER.password} in secrets
+    registries = {item.body["spec"]["registry"] for item in found.documents if item.body["kind"] == "RegistryMirror"}
+    assert registries == {"docker.io", "quay.io", "m.example"}
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -204,18 +204,12 @@ def test_who_denies_fallback_is_named() -> None:
     assert "disable-default-registry-endpoint" in by_node.message
 
 
-@pytest.mark.parametrize("version", ["v1.25.16+k3s4", "v1.26.12+k3s1", "v1.27.9+k3s1", "v1.28.5+k3s1", "v1.29.0+k3s1"])
-def test_a_k3s_without_hosts_toml_is_left_alone(version: str) -> None:
-    rendered = render(k3s(version), [BYSTANDER, DENY])
-
-    assert rendered.files == ()
-    assert set(reasons(rendered).values()) == {"RuntimeTooOld"}
-    assert len(rendered.problems) == 2
-
-
 @pytest.mark.parametrize("version", ["v1.26.13+k3s1", "v1.29.1+k3s1", "v1.30.0+k3s1", "v2.0.0", "", "unknown"])
 def test_a_k3s_that_has_hosts_toml_or_does_not_say_is_rendered_for(version: str) -> None:
-    assert reasons(render(k3s(version), [BYSTANDER])) == {}
+    rendered = render(k3s(version), [BYSTANDER])
+
+    assert reasons(rendered) == {}
+    assert set(by_directory(rendered)) == {"bystander.example"}
 
 
 def test_an_ipv6_address_is_refused_where_it_would_make_hosts_toml_unreadable() -> None:
@@ -227,3 +221,11 @@ def test_an_ipv6_address_is_refused_where_it_would_make_hosts_toml_unreadable() 
     assert reasons(render(old, [own, listed])) == {"quay.io": "IPv6Unsupported"}
     assert reasons(render(old, [own, listed, DENY])) == {"quay.io": "IPv6Unsupported", "[fd00::2]": "IPv6Unsupported"}
     assert reasons(render(k3s(containerd_version="2.0.7-k3s1"), [own, listed, DENY])) == {}
+
+
+def test_credentials_for_an_ipv6_address_are_refused_where_they_would_keep_containerd_from_starting() -> None:
+    own = mirror("[fd00::2]:5000", upstream_credentials=USER)
+    old = k3s("v1.30.9+k3s1", containerd_version="1.7.23-k3s2")
+
+    assert reasons(render(old, [own, BYSTANDER])) == {"[fd00::2]:5000": "IPv6Unsupported"}
+    assert reasons(render(k3s(containerd_version="2.0.7-k3s1"), [own])) == {}

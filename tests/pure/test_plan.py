@@ -4,6 +4,7 @@ never take one that a node has, is told to have, or may go back to.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,7 +13,8 @@ import pytest
 from registry_mirror.api.models import LabelSelector, NodeRegistryConfig, RuntimeFacts
 from registry_mirror.core.garbage import collectable
 from registry_mirror.core.layout import default_facts
-from registry_mirror.core.plan import Planner
+from registry_mirror.core.plan import NodePlan, Planner
+from tests.docs import runtimes_table
 from tests.pure.builders import CONTAINERD, EMBEDDED, K3S, USER, endpoint, k3s, mirror
 
 KEY = b"k" * 32
@@ -89,7 +91,6 @@ def test_before_the_agent_reports_there_is_no_bundle_but_the_conflicts_are_known
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
-        (default_facts("microk8s", "v1.22.17"), "RuntimeTooOld"),
         (default_facts("k0s", "v1.27.0+k0s.0"), "RuntimeTooOld"),
         (RuntimeFacts(name="k0s"), "ConfigNotManaged"),
         (RuntimeFacts(name="containerd", config_file="/etc/containerd/config.toml"), "ConfigPathNotSet"),
@@ -111,6 +112,125 @@ def test_the_remedy_for_a_missing_config_path_names_the_file() -> None:
 
     assert 'config_path = "/etc/containerd/certs.d" in /etc/containerd/other.toml' in problem.message
     assert planner(mirror("docker.io", MIRROR)).plan(msgspec.structs.replace(facts, config_schema=2), {}).problems == {}
+
+
+# ---- endpoints that do not answer ------------------------------------------------------------------------------------
+
+A, B, C = "https://a.example", "https://b.example", "https://c.example"
+
+
+def order(plan: NodePlan, facts: RuntimeFacts = CONTAINERD) -> list[str]:
+    """The endpoints of docker.io as the files have them."""
+    assert plan.bundle is not None
+    (content,) = [
+        item.content for item in plan.bundle.files if item.path == f"{facts.config_path}/docker.io/hosts.toml"
+    ]
+    return re.findall(r'host\."(https://[a-z.]+)/v2"', content)
+
+
+def test_what_does_not_answer_a_node_is_behind_the_others_there() -> None:
+    plans = planner(mirror("docker.io", A, B, C), mirror("quay.io", A))
+    usual, down = plans.plan(CONTAINERD, {}), plans.plan(CONTAINERD, {}, {A})
+
+    assert order(usual) == [A, B, C]
+    assert order(down) == [B, C, A]
+    assert usual.behind == {}
+    assert down.behind == {"docker.io": {A}}
+    assert down.bundle is not None
+    assert usual.bundle is not None
+    assert down.bundle.revision != usual.bundle.revision
+    # The user's order: the controller recovers the objects from it.
+    assert down.bundle.sources == usual.bundle.sources
+    assert (down.in_force, down.problems, down.conflicts) == (usual.in_force, usual.problems, usual.conflicts)
+    assert plans.plan(CONTAINERD, {}) is usual
+
+
+@pytest.mark.parametrize("down", [{C}, {A, B, C}, {"https://elsewhere.example"}, set()])
+def test_where_the_order_stays_the_plan_does(down: set[str]) -> None:
+    plans = planner(mirror("docker.io", A, B, C))
+
+    assert plans.plan(CONTAINERD, {}, down) is plans.plan(CONTAINERD, {})
+
+
+def test_nodes_from_which_the_same_endpoints_are_down_share_a_plan_and_a_revision() -> None:
+    plans = planner(mirror("docker.io", A, B, C))
+    first = plans.plan(CONTAINERD, {"a": "b"}, {A, "https://elsewhere.example"})
+
+    assert plans.plan(CONTAINERD, {}, {A}) is first
+    other = plans.plan(CONTAINERD, {}, {A, C})
+    assert order(other) == [B, A, C]
+    assert first.bundle is not None
+    assert other.bundle is not None
+    assert other.bundle.revision != first.bundle.revision
+
+
+def test_a_revision_depends_on_the_files_only() -> None:
+    down = planner(mirror("docker.io", A, B)).plan(CONTAINERD, {}, {A}).bundle
+    usual = planner(mirror("docker.io", B, A)).plan(CONTAINERD, {}).bundle
+
+    assert down is not None
+    assert usual is not None
+    assert down.revision == usual.revision
+
+
+@pytest.mark.parametrize("facts", runtimes_table.nodes().values(), ids=runtimes_table.nodes())
+def test_no_endpoint_that_hangs_ever_asks_for_a_restart(facts: RuntimeFacts) -> None:
+    user = endpoint(A, credentials=USER)
+    mirrors = [mirror("docker.io", user, B, deny_fallback=True), mirror("quay.io", B, "https://quay.io")]
+    plans = planner(*mirrors)
+    usual, down = plans.plan(facts, {}), plans.plan(facts, {}, {A, B})
+
+    assert down.problems == usual.problems
+    assert usual.bundle is not None
+    assert down.bundle is not None
+    assert down.bundle.start_settings == usual.bundle.start_settings
+    assert down.bundle.edits == usual.bundle.edits
+
+
+@pytest.mark.parametrize(
+    ("facts", "live"),
+    [
+        (K3S, True),
+        (k3s(embedded_registry=EMBEDDED), True),
+        (k3s("v1.25.16+k3s4"), False),
+        (default_facts("microk8s", "v1.30.0"), True),
+        (default_facts("microk8s", "v1.22.17"), False),
+        (default_facts("k0s", "v1.33.4+k0s.0"), True),
+        (default_facts("crio", "v1.33.0"), False),
+        (msgspec.structs.replace(default_facts("crio", "v1.33.0"), reloads_registries=True), True),
+    ],
+)
+def test_the_order_changes_only_where_it_is_live(facts: RuntimeFacts, live: bool) -> None:
+    plans = planner(mirror("docker.io", A, B))
+    usual, down = plans.plan(facts, {}), plans.plan(facts, {}, {A})
+
+    assert (down is not usual) == live
+    assert down.behind == ({"docker.io": {A}} if live else {})
+
+
+def test_an_order_that_would_cost_a_mirror_its_place_is_not_taken() -> None:
+    # containerd before 2.0 reads an IPv6 address as the server, which the last endpoint is here, but in no table.
+    plans = planner(mirror("docker.io", A, "https://[fd00::1]", deny_fallback=True))
+    facts = default_facts("containerd", "1.7.29")
+
+    assert plans.plan(facts, {}, {A}) is plans.plan(facts, {})
+    assert plans.plan(facts, {}).in_force == {"docker.io"}
+    assert plans.plan(CONTAINERD, {}, {A}).behind == {"docker.io": {A}}
+
+
+def test_before_the_agent_reports_there_is_no_order_to_change() -> None:
+    plans = planner(mirror("docker.io", A, B))
+
+    assert plans.plan(None, {}, {A}) is plans.plan(None, {})
+
+
+def test_the_plans_for_what_is_down_do_not_grow_without_end() -> None:
+    urls = [f"https://m{index}.example" for index in range(12)]
+    plans = planner(mirror("docker.io", *urls))
+    for number in range(1, 600):
+        plans.plan(CONTAINERD, {}, {url for index, url in enumerate(urls) if number >> index & 1})
+
+    assert len(plans._demoted) <= 256
 
 
 def config(told: str = "", applied: str = "", last_good: str = "") -> NodeRegistryConfig:

@@ -8,9 +8,13 @@ import tomllib
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from registry_mirror.api.models import RuntimeFacts
+from registry_mirror.core.edits import Edit, HostConfig
 from registry_mirror.core.layout import default_facts
 from registry_mirror.core.render import render
+from registry_mirror.core.resolve import Credentials
 from tests.pure.builders import (
     CONTAINERD,
     TOKEN,
@@ -27,6 +31,7 @@ from tests.pure.builders import (
 )
 
 MIRROR = "https://mirror.example.com"
+OTHER = Credentials(username="other", password="one")
 HEAD = (
     "# Managed by registry-mirror-operator: changes made here are overwritten. Edit the RegistryMirror objects instead."
     "\n"
@@ -177,7 +182,7 @@ def test_two_urls_that_a_prefix_makes_one_are_one_table() -> None:
     "token",
     [mirror("docker.io", endpoint(MIRROR, credentials=TOKEN)), mirror("docker.io", upstream_credentials=TOKEN)],
 )
-def test_an_identity_token_is_refused(token: Any) -> None:
+def test_an_identity_token_is_refused_where_config_toml_is_not_edited(token: Any) -> None:
     rendered = render(CONTAINERD, [token, mirror("quay.io", MIRROR)])
 
     assert reasons(rendered) == {"docker.io": "IdentityTokenUnsupported"}
@@ -250,3 +255,74 @@ def test_a_registry_without_endpoints_has_a_file_only_if_there_is_something_to_s
         "header": {"Authorization": USER_HEADER},
         "host": {},
     }
+
+
+# ---- credentials that no header can carry: in config.toml -----------------------------------------------------------
+
+EDITED = replace(CONTAINERD, config_schema=3)
+OLD = replace(default_facts("containerd", "1.7.29"), config_schema=2)
+WITH_USER = mirror("docker.io", endpoint(f"{MIRROR}:8443/hub", credentials=USER), upstream_credentials=USER, name="hub")
+
+
+@pytest.mark.parametrize("version", ["1.6.20", "1.7.29", "2.0.3"])
+def test_before_2_1_user_and_password_stand_in_config_toml_as_well(version: str) -> None:
+    rendered = render(replace(OLD, containerd_version=version), [WITH_USER, mirror("quay.io", MIRROR)])
+    (edit,) = rendered.edits
+    auth = HostConfig(auth={"username": "robot", "password": "swordfish"})
+    assert edit == Edit(
+        path="/etc/containerd/config.toml",
+        config_schema=2,
+        configs={"mirror.example.com:8443": auth, "registry-1.docker.io": auth},
+    )
+    assert {name: set(item.mirrors) for name, item in rendered.start_settings.items()} == {
+        "credentials for mirror.example.com:8443": {"hub"},
+        "credentials for registry-1.docker.io": {"hub"},
+    }
+    # The header carries it live to a registry with Basic authentication.
+    assert by_directory(rendered)["docker.io"].count(USER_HEADER) == 2
+    assert "swordfish" not in repr(rendered)
+
+
+@pytest.mark.parametrize(
+    "facts", [EDITED, replace(EDITED, containerd_version=""), default_facts("containerd", "1.7.29")]
+)
+def test_else_the_header_is_all(facts: RuntimeFacts) -> None:
+    rendered = render(facts, [WITH_USER])
+    assert (rendered.edits, rendered.start_settings, rendered.problems) == ((), {}, ())
+    assert by_directory(rendered)["docker.io"].count(USER_HEADER) == 2
+
+
+@pytest.mark.parametrize("facts", [EDITED, OLD, replace(OLD, config_path="")])
+def test_an_identity_token_stands_in_config_toml_alone(facts: RuntimeFacts) -> None:
+    rendered = render(facts, [mirror("quay.io", endpoint(MIRROR, credentials=TOKEN), upstream_credentials=TOKEN)])
+    (edit,) = rendered.edits
+    token = HostConfig(auth={"identitytoken": "a-token"})
+    assert edit.configs == {"mirror.example.com": token, "quay.io": token}
+    assert edit.config_path == ("" if facts.config_path else "/etc/containerd/certs.d")
+    assert reasons(rendered) == {}
+    text = by_directory(rendered)["quay.io"]
+    assert "Authorization" not in text
+    assert "a-token" not in text
+
+
+def test_one_host_has_one_entry_where_it_counts() -> None:
+    both = [
+        mirror("docker.io", endpoint(f"{MIRROR}/a", credentials=USER), name="one", priority=1),
+        mirror("quay.io", endpoint(f"{MIRROR}/b", credentials=OTHER), name="two"),
+    ]
+    assert reasons(render(OLD, both)) == {"two": "EndpointConfigConflict"}
+    assert reasons(render(EDITED, both)) == {}
+    plain = [both[0], mirror("quay.io", f"http{MIRROR[5:]}", name="two")]
+    assert reasons(render(OLD, plain)) == {"two": "EndpointConfigConflict"}
+
+
+def test_a_password_never_goes_where_the_registry_itself_is_never_asked() -> None:
+    denied = mirror("quay.io", MIRROR, deny_fallback=True, upstream_credentials=USER)
+    assert render(OLD, [denied]).edits == ()
+
+
+@pytest.mark.parametrize(("facts", "expected"), [(OLD, {"[fd00::1]:5000": "IPv6Unsupported"}), (EDITED, {})])
+def test_containerd_1_cannot_read_a_table_with_brackets_in_its_name(
+    facts: RuntimeFacts, expected: dict[str, str]
+) -> None:
+    assert reasons(render(facts, [mirror("[fd00::1]:5000", MIRROR, upstream_credentials=TOKEN)])) == expected

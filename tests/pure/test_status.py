@@ -33,6 +33,7 @@ def brief(conditions: Sequence[Condition]) -> str:
     return " ".join([ready.reason, *true])
 
 
+TYPES = ["Ready", "Reconciling", "Stalled", "Conflicted", "EndpointsReachable"]
 Counts = tuple[int, int, int, int, int]
 CASES: dict[str, tuple[dict[str, Any], list[NodeView], str, Counts, str]] = {
     "no nodes": ({}, [], "NoNodesSelected Ready", (0, 0, 0, 0, 0), "no node matches spec.nodeSelector"),
@@ -175,7 +176,7 @@ def test_the_status_says_what_the_nodes_show(
 ) -> None:
     status = status_of(*nodes, **options)
 
-    assert [item.type for item in status.conditions] == ["Ready", "Reconciling", "Stalled", "Conflicted"]
+    assert [item.type for item in status.conditions] == TYPES
     assert brief(status.conditions) == expected
     assert status.nodes is not None
     assert msgspec.structs.astuple(status.nodes) == counts

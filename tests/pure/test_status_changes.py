@@ -20,6 +20,7 @@ def test_only_the_condition_that_changes_has_a_new_time() -> None:
         "Reconciling": LATER,
         "Stalled": NOW,
         "Conflicted": NOW,
+        "EndpointsReachable": NOW,
     }
 
 

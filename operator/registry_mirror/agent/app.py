@@ -48,6 +48,7 @@ class Agent:
         self._settings = settings
         self._stop = threading.Event()
         # A signal handler puts into it while the main thread may be inside get: only this kind of queue bears that.
+        # None: look again, nothing is known to have changed.
         self._changes: queue.SimpleQueue[NodeRegistryConfig | None] = queue.SimpleQueue()
         self._failures = 0
 
@@ -63,6 +64,10 @@ class Agent:
     def stop(self) -> None:
         """Make ``run`` return soon; safe from any thread and from a signal handler."""
         self._stop.set()
+        self.look()
+
+    def look(self) -> None:
+        """Have the node looked at now; safe from any thread and from a signal handler."""
         self._changes.put(None)
 
     def run(self) -> None:
@@ -90,7 +95,7 @@ class Agent:
         with contextlib.suppress(queue.Empty):
             newest = self._changes.get(timeout=wait)
             while True:
-                newest = self._changes.get_nowait()
+                newest = self._changes.get_nowait() or newest
         return newest
 
     def _pass(self, config: NodeRegistryConfig) -> tuple[NodeRegistryConfig, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -13,11 +13,11 @@ from ..api.errors import FieldError, InvalidError, WaitingError
 from ..api.models import RuntimeFacts
 from ..core.bundle import PUBLIC_MODE, SECRET_MODE, Bundle, File
 from ..core.layout import layout
-from . import edits
+from . import edits, good
 from . import state as memory
 from .files import is_temporary
 from .host import Host, write_all
-from .state import State
+from .state import Original, State
 
 _MAX_FILES = 2048
 _MAX_SIZE = 1024 * 1024
@@ -26,34 +26,61 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one pass did: paths written, paths restored or removed, and which of those written others had changed."""
+    """What one pass did: paths written, paths restored or removed, which of those written others had changed, and what
+    others have changed and was left so.
+    """
 
     written: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
-def apply(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts) -> tuple[State, Outcome]:
+def _always(_path: str) -> bool:
+    return True
+
+
+def apply(
+    host: Host, state: State, bundle: Bundle, facts: RuntimeFacts, repair: Callable[[str], bool] = _always
+) -> tuple[State, Outcome]:
     """Make the node's files equal to the bundle; gives the record as saved, and what was done.
 
-    Does nothing at all when nothing differs. Raises InvalidError for a bundle that must not be applied (nothing is
-    touched then) and HostError; after a HostError the same call goes on where it stopped.
+    ``repair`` is asked for each path that somebody else has changed since it was written. Does nothing at all when
+    nothing differs. Raises InvalidError for a bundle that must not be applied (nothing is touched then) and HostError;
+    after a HostError the same call goes on where it stopped.
     """
     _check_again(state, bundle, facts)
     if facts.name == "microk8s":
-        state = memory.move(host, state, facts.config_path)
+        state = memory.move(host, state, facts)
     wanted = [*(file.path for file in bundle.files), *(edit.path for edit in bundle.edits)]
-    changes = list(edits.changes(host, bundle.edits))
+    modes = {path: item.mode for path, item in state.originals.items()}
+    changes = list(edits.changes(host, bundle.edits, modes))
     differing = [file for file in bundle.files if _differs(host, file)]
     stale = set(state.originals).difference(wanted)
+    if bundle.start_settings != state.in_force:
+        # What the runtime read at its start may name these, and a CA file that is gone fails every pull, the fallback
+        # included (runtimes.md, trap 1): they go when it has started again.
+        stale = {path for path in stale if not _read_when_it_started(state, path, layout(facts).tls)}
     known = state.revision == bundle.revision and not state.writing
+    left: tuple[str, ...] = ()
+    if known:
+        left = tuple(sorted(path for path in _paths(differing, changes, set()) if not repair(path)))
+        differing = [file for file in differing if file.path not in left]
+        changes = [change for change in changes if change.path not in left]
     if not differing and not changes and not stale and known:
         memory.sweep(host, state)
-        return state, Outcome()
+        good.sweep(host, state)
+        return state, Outcome(left=left)
     if state.writing:
         for path in {*state.originals, *wanted}:
             host.clean(path)
-    state = _begin(host, memory.adopt(host, state, wanted), bundle)
+    at_start = {*layout(facts).files, *layout(facts).edits, *state.edits}
+    if state.revision and not state.writing and not at_start.intersection(_paths(differing, changes, stale)):
+        state = _under_new_digests(host, state, bundle, at_start)
+    adopted = memory.adopt(host, state, wanted)
+    if state.good is not None or bundle.start_settings != state.in_force:
+        adopted = good.keep(host, adopted, state, {**adopted.originals, **dict.fromkeys(wanted)})
+    state = _begin(host, adopted, bundle)
     write_all(host, differing)
     for change in changes:
         host.stage(change.path, change.content, change.mode, change.owner).commit()
@@ -62,8 +89,37 @@ def apply(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts) -> tupl
         state = memory.restore(host, state, path)
     state = _end(host, memory.remove_directories(host, state), bundle)
     memory.sweep(host, state)
+    good.sweep(host, state)
     written = (*(file.path for file in differing), *(change.path for change in changes))
-    return state, Outcome(written, tuple(restored), written if known else ())
+    return state, Outcome(written, tuple(restored), written if known else (), left)
+
+
+def _paths(files: list[File], changes: list[edits.Change], stale: set[str]) -> set[str]:
+    return {*(file.path for file in files), *(change.path for change in changes), *stale}
+
+
+def _read_when_it_started(state: State, path: str, tls: str) -> bool:
+    if path.rpartition("/")[0] != tls:
+        return False
+    if state.good is None:
+        return not state.writing
+    return bool(state.good.files.get(path, Original()).copy)
+
+
+def _under_new_digests(host: Host, state: State, bundle: Bundle, at_start: set[str]) -> State:
+    """What a start reads stays as it is, so its settings are those of before, whatever their digests: another key made
+    them (``apply --local`` before there was a cluster), or another version of the operator.
+
+    One that is new by name is in force if the runtime started when all of it was on the disk already.
+    """
+    old, new = state.start_settings, bundle.start_settings
+    read = all((host.modified(path) or 0) < state.runtime_start for path in at_start)
+    in_force = {
+        name: value if state.in_force.get(name) == old.get(name) else state.in_force.get(name, _UNKNOWN)
+        for name, value in new.items()
+        if name in old or read
+    }
+    return replace(state, start_settings=new, in_force=in_force)
 
 
 def _begin(host: Host, state: State, bundle: Bundle) -> State:
@@ -84,6 +140,8 @@ def _end(host: Host, state: State, bundle: Bundle) -> State:
     changed = state.start_settings != bundle.start_settings
     state = replace(
         state,
+        # What the runtime runs with is on the disk again: there is nothing to prove, and nothing to go back to.
+        good=state.good if bundle.start_settings != state.in_force else None,
         revision=bundle.revision,
         start_settings=bundle.start_settings,
         written_at=time.time_ns() if changed else state.written_at,
@@ -135,8 +193,7 @@ def _bundle_errors(bundle: Bundle, facts: RuntimeFacts) -> Iterator[FieldError]:
             yield FieldError(where, f"{len(file.content)} characters", f"at most {_MAX_SIZE} are accepted")
         seen.add(file.path)
     for index, edit in enumerate(bundle.edits):
-        if edit.path not in allowed.edits or edit.path in seen or edit.value != allowed.certs:
-            text = f"it is nothing that is set in {facts.name} on this node"
+        for text in ("it is there twice",) if edit.path in seen else edits.problems(edit, allowed):
             yield FieldError(f"edits[{index}]", repr(edit.path[:200]), text)
         seen.add(edit.path)
 

@@ -149,6 +149,20 @@ class Host:
                 make_directory_with(above, temporary(folder), name_of(path), content, mode, owner)
                 return Staged(self, path, folder)
 
+    def create(self, path: str, content: bytes, mode: int) -> bool:
+        """Make a file, whole or not at all, unless there is one: then False. Raises HostError."""
+        with errors(path), self._directory(os.path.dirname(path), create=True) as directory:
+            assert directory is not None  # it was created
+            write_file(directory, temporary(path), content, mode, None)
+            try:
+                os.link(temporary(path), name_of(path), src_dir_fd=directory, dst_dir_fd=directory)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(temporary(path), dir_fd=directory)
+                os.fsync(directory)
+            return True
+
     def remove(self, path: str, *, with_directory: bool) -> None:
         """Remove a file if it is there; with its directory if nothing else is in that.
 

@@ -1,41 +1,24 @@
-"""One pass over one node: detect, fetch the bundle, apply it, and give the status to report."""
+"""One pass over one node of a cluster: read the order from its NodeRegistryConfig, carry it out, and report."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from msgspec.structs import replace
-
-from .. import __version__
-from ..api.conditions import Condition, condition, merge
 from ..api.errors import FieldError, InvalidError, ProblemError, WaitingError
-from ..api.models import (
-    FileStatus,
-    NodeRegistryConfig,
-    NodeRegistryConfigStatus,
-    RuntimeFacts,
-    RuntimeName,
-)
+from ..api.grammar import duration_seconds
+from ..api.models import NodeRegistryConfig, NodeRegistryConfigStatus
 from ..core import bundle as bundles
 from ..core.bundle import Bundle
+from ..core.probing import targets
 from ..kube.resources import BUNDLE_KEY, SECRETS, Resource
-from . import state as memory
-from .apply import Outcome, apply, runtime_started, waiting_for_restart
-from .detect import detect
-from .host import Host, HostError
-from .state import State
+from .engine import Engine, Order, Pass
+from .prober import Prober
+from .proxies import Proxies
+from .report import status
 
-# Where each runtime makes its socket when it starts (runtimes.md, Restart and health).
-_SOCKETS: Mapping[RuntimeName, str] = {
-    "k3s": "/run/k3s/containerd/containerd.sock",
-    "rke2": "/run/k3s/containerd/containerd.sock",
-    "containerd": "/run/containerd/containerd.sock",
-    "crio": "/run/crio/crio.sock",
-}
-
-_MAX_WAITING = 512  # as the schema has it
+_DEADLINE = 120.0
 
 
 class Secrets(Protocol):
@@ -48,41 +31,58 @@ class Secrets(Protocol):
 class Node:
     """The agent's view of its own node, from pass to pass."""
 
-    def __init__(self, host: Host, secrets: Secrets, bundle_namespace: str, runtime: RuntimeName | None) -> None:
-        """Take the host's files, the API server, the namespace of bundles, and the runtime (None: find it)."""
-        self._host = host
+    def __init__(
+        self,
+        engine: Engine,
+        secrets: Secrets,
+        bundle_namespace: str,
+        prober: Prober,
+        proxies: Callable[[Pass], Proxies],
+        watch: Callable[[Iterable[str]], None],
+    ) -> None:
+        """Take the engine, the API server, the namespace of bundles, what tests endpoints, what gives the proxies that
+        the runtime uses, and what is told the directories in which changes matter.
+        """
+        self._engine = engine
         self._secrets = secrets
         self._namespace = bundle_namespace
-        self._runtime = runtime
+        self._prober = prober
+        self._proxies = proxies
+        self._watch = watch
         self._bundle: Bundle | None = None
 
     def reconcile(self, config: NodeRegistryConfig, now: str) -> tuple[NodeRegistryConfigStatus, ProblemError | None]:
         """Make the node as the object says; gives the status to report, and what went wrong if the pass is to be tried
         again. Takes the present time (RFC 3339). Never raises for what can go wrong on a node.
         """
-        old = config.status
-        facts: RuntimeFacts | None = None
-        state: State | None = None
-        problem: ProblemError | None = None
-        outcome = Outcome()
-        try:
-            before = memory.load(self._host)
-            facts = detect(self._host, self._runtime, before)
-            socket = _SOCKETS.get(facts.name)
-            state = runtime_started(before, self._host.modified(socket) if socket else None)
-            if state != before and before.revision:  # a node that was never given anything is left alone
-                memory.save(self._host, state)
-            if config.spec.bundle is not None:
-                wanted = self._fetch(config.spec.bundle.name, config.spec.revision)
-                state, outcome = apply(self._host, state, wanted, facts)
-        except ProblemError as error:
-            problem = error
-        status = self._status(config, facts, state, problem, outcome)
-        conditions = merge(old.conditions, status.conditions, generation=config.metadata.generation, now=now)
-        return replace(status, conditions=conditions), problem
+        spec = config.spec
+        order = Order(
+            fetch=lambda: self._fetch(spec.bundle.name, spec.revision) if spec.bundle is not None else None,
+            restart_allowed=spec.restart_allowed,
+            deadline=duration_seconds(spec.restart_deadline) if spec.restart_deadline else _DEADLINE,
+            keep_drift=spec.keep_drift,
+            earlier=config.status.runtime,
+        )
+        done = self._engine.run(order)
+        self._probe(config, done)
+        self._watch(_directories(done))
+        return status(config, done, self._prober.reports(), now), done.problem
+
+    def _probe(self, config: NodeRegistryConfig, done: Pass) -> None:
+        wanted = config.spec.probe
+        if done.bundle is None and done.problem is not None:
+            return  # nothing is known that would change what is tested
+        on = wanted is not None and wanted.mode != "Off" and done.bundle is not None
+        sources = done.bundle.sources if on and done.bundle is not None else ()
+        self._prober.configure(
+            targets(sources, wanted.image if wanted is not None else ""),
+            duration_seconds(wanted.interval) if wanted is not None else _DEADLINE,
+            self._proxies(done),
+            config.status.endpoints,
+        )
 
     def _fetch(self, name: str, revision: str) -> Bundle:
-        if self._bundle is not None and self._bundle.revision == revision:
+        if self._bundle is not None and self._bundle.revision == revision and self._bundle.name == name:
             return self._bundle
         secret = self._secrets.get(SECRETS, name, self._namespace)
         if secret is None:
@@ -99,68 +99,14 @@ class Node:
         self._bundle = found
         return found
 
-    def _status(
-        self,
-        config: NodeRegistryConfig,
-        facts: RuntimeFacts | None,
-        state: State | None,
-        problem: ProblemError | None,
-        outcome: Outcome,
-    ) -> NodeRegistryConfigStatus:
-        old = config.status
-        applied = state.revision if state is not None else old.applied_revision
-        waiting = waiting_for_restart(state) if state is not None else old.waiting_for_restart
-        in_place = problem is None and self._bundle is not None and self._bundle.revision == applied
-        files = (
-            tuple(FileStatus(path=file.path, digest=file.digest) for file in self._bundle.files)
-            if self._bundle and in_place
-            else old.files
-        )
-        return NodeRegistryConfigStatus(
-            observed_generation=config.metadata.generation,
-            applied_revision=applied,
-            last_good_revision=applied if not waiting else old.last_good_revision,
-            agent_version=__version__,
-            runtime=facts if facts is not None else old.runtime,
-            files=files,
-            waiting_for_restart=waiting[:_MAX_WAITING],
-            conditions=_conditions(config, applied, waiting, problem, outcome),
-        )
 
-
-def _conditions(
-    config: NodeRegistryConfig, applied: str, waiting: tuple[str, ...], problem: ProblemError | None, outcome: Outcome
-) -> tuple[Condition, ...]:
-    wanted = config.spec.revision
-    if problem is not None:
-        done = condition("Applied", False, problem.reason, problem.message)
-    elif not wanted or config.spec.bundle is None:
-        done = condition("Applied", False, "NoRevision", "the controller has not given this node a revision yet")
-    else:
-        done = condition("Applied", applied == wanted, "Applied", f"revision {applied} is on the node")
-    # A full disk or a link in the path takes somebody to mend it; an API server that does not answer comes back.
-    if isinstance(problem, InvalidError | HostError):
-        stalled = condition("Stalled", True, problem.reason, problem.message)
-    else:
-        stalled = condition("Stalled", False, "Working", "")
-    if waiting:
-        text = f"restart the runtime to bring into force: {', '.join(waiting)}"
-        restart = condition("RestartRequired", True, "StartSettings", text)
-    else:
-        restart = condition("RestartRequired", False, "NotRequired", "")
-    return (done, restart, _drifted(config, outcome), stalled)
-
-
-def _drifted(config: NodeRegistryConfig, outcome: Outcome) -> Condition:
-    """A repair stays visible until the next revision, so that a tool that keeps changing files is noticed."""
-    if outcome.repaired:
-        text = f"changed by something else and repaired: {', '.join(outcome.repaired[:5])}"
-        return condition("Drifted", False, "Repaired", text)
-    for item in config.status.conditions:
-        if (
-            item.type == "Drifted"
-            and item.reason == "Repaired"
-            and item.observed_generation == config.metadata.generation
-        ):
-            return condition("Drifted", False, item.reason, item.message)
-    return condition("Drifted", False, "NoDrift", "")
+def _directories(done: Pass) -> set[str]:
+    """Where a change matters: around our files, around what the runtime reads, and where its socket is made anew."""
+    paths = set(done.state.originals) if done.state is not None else set()
+    if done.facts is not None:
+        paths |= {done.facts.config_file, done.facts.registries_file}
+    if done.live is not None:
+        paths.add(done.live.socket)
+    folders = {path.rpartition("/")[0] for path in paths if path}
+    # A directory that is exchanged, or goes, is seen in the one above it.
+    return folders | {folder.rpartition("/")[0] for folder in folders if folder.count("/") > 2}

@@ -7,13 +7,16 @@ lost nor mistaken for ours.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..core.edits import ConfigPath
+from ..api.models import RuntimeFacts
+from ..core.edits import Edit
 from ..core.layout import MARK, MICROK8S
 from . import edits
 from .host import Host, HostError, HostFile
@@ -22,7 +25,8 @@ DIRECTORY = "/var/lib/registry-mirror"
 LOCK = f"{DIRECTORY}/lock"
 _STATE = f"{DIRECTORY}/state.json"
 _ORIGINALS = f"{DIRECTORY}/originals"
-_REVISION_CERTS = re.compile(rf"^{MICROK8S}/[^/]+/args/certs\.d(?=/|$)")
+Result = Literal["InProgress", "Succeeded", "RolledBack", "RollbackFailed"]
+_REVISION_ARGS = re.compile(rf"^{MICROK8S}/[^/]+/args(?=/|$)")
 
 
 class Original(Struct, frozen=True, kw_only=True):
@@ -34,29 +38,70 @@ class Original(Struct, frozen=True, kw_only=True):
     gid: int = 0
 
 
+class Good(Struct, frozen=True, kw_only=True):
+    """The last good state: the record as it was then, and ``files`` with what each path that was touched since held."""
+
+    revision: str = ""
+    originals: dict[str, Original] = msgspec.field(default_factory=dict)
+    directories: tuple[str, ...] = ()
+    edits: dict[str, Edit] = msgspec.field(default_factory=dict)
+    start_settings: dict[str, str] = msgspec.field(default_factory=dict)
+    files: dict[str, Original] = msgspec.field(default_factory=dict)
+
+
+Phase = Literal["Arming", "Restarting", "RollingBack", "Checking", "Done"]
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """A restart of the runtime for a revision, in flight or the last one.
+
+    ``boot`` and ``began`` (seconds since boot) say when its phase was begun, on a clock that nobody sets. ``entered``
+    (when its unit became active, microseconds since 1970), ``restarts`` (of that unit, by systemd) and ``beat`` (of the
+    node's Lease) are from before the restart. Nobody asked for it if ``entered`` is -1: the runtime had started by
+    itself with settings that were waiting for that.
+    """
+
+    revision: str
+    unit: str
+    started_at: str
+    deadline: float
+    phase: Phase = "Arming"
+    result: Result = "InProgress"
+    finished_at: str = ""
+    message: str = ""
+    log: tuple[str, ...] = ()
+    boot: str = ""
+    began: float = 0
+    entered: int = 0
+    restarts: int = 0
+    beat: str = ""
+
+
 class State(Struct, frozen=True, kw_only=True):
     """The whole record.
 
     ``originals`` has an entry for every path that is ours, in the order in which the files are written; what names a
-    file comes after it. ``directories`` were not there before us. ``edits`` are those paths of which one line is ours.
+    file comes after it. ``directories`` were not there before us. ``edits`` are those paths of which a part is ours.
 
     ``start_settings`` are those of ``revision``, on disk since ``written_at`` (nanoseconds since 1970); ``in_force``
     are those that the runtime read when it last started. ``runtime_start`` tells that start from any other.
 
     While ``writing`` names a revision, the disk has something between ``revision`` and that one, whose settings are
-    ``writing_settings``.
+    ``writing_settings``. ``good`` is there as long as the disk has start settings that no start has proven.
     """
 
     revision: str = ""
     originals: dict[str, Original] = msgspec.field(default_factory=dict)
     directories: tuple[str, ...] = ()
-    edits: dict[str, ConfigPath] = msgspec.field(default_factory=dict)
+    edits: dict[str, Edit] = msgspec.field(default_factory=dict)
     start_settings: dict[str, str] = msgspec.field(default_factory=dict)
     written_at: int = 0
     in_force: dict[str, str] = msgspec.field(default_factory=dict)
     runtime_start: int = 0
     writing: str = ""
     writing_settings: dict[str, str] = msgspec.field(default_factory=dict)
+    good: Good | None = None
+    attempt: Attempt | None = None
 
 
 def load(host: Host) -> State:
@@ -101,22 +146,29 @@ def adopt(host: Host, state: State, paths: list[str]) -> State:
     return replace(state, originals=originals, directories=tuple(sorted(missing)))
 
 
-def move(host: Host, state: State, certs: str) -> State:
+def move(host: Host, state: State, facts: RuntimeFacts) -> State:
     """Follow a refresh of MicroK8s: snapd copies SNAP_DATA of a revision into that of the next (snapcraft.io, Data
     locations), and with it our files, which must not be taken for somebody's originals.
 
-    Takes the directory of hosts.toml files in the revision in use. What was at a path before the agent came is kept
-    for the same path there, unless something that is not ours is at it: that is adopted as any other file. The old
-    revision is left alone: snapd goes back to it as it is, or removes it. Gives the record, which is not saved. Raises
-    HostError.
+    Takes the facts, which name the revision in use. What was at a path before the agent came is kept for the same path
+    there, unless something that is not ours is at it: that is adopted as any other file. The old revision is left
+    alone: snapd goes back to it as it is, or removes it. Gives the record, which is not saved. Raises HostError.
     """
-    originals = {}
-    for path, original in state.originals.items():
-        now = _REVISION_CERTS.sub(certs, path)
-        if now == path or _is_ours(host, now):
-            originals[now] = original
-    directories = {_REVISION_CERTS.sub(certs, folder) for folder in state.directories}
-    return replace(state, originals=originals, directories=tuple(sorted(directories)))
+    args = posixpath.dirname(facts.config_file or facts.config_path)
+
+    def now(path: str) -> str:
+        return _REVISION_ARGS.sub(args, path)
+
+    originals = {
+        now(path): original
+        for path, original in state.originals.items()
+        if now(path) == path or path in state.edits or _is_ours(host, now(path))
+    }
+    edited = {now(path): replace(edit, path=now(path)) for path, edit in state.edits.items()}
+    directories = tuple(sorted({now(folder) for folder in state.directories}))
+    # A refresh is a start of its own: what was good lies in a revision that nothing reads any more.
+    good = state.good if all(now(path) == path for path in state.originals) else None
+    return replace(state, originals=originals, directories=directories, edits=edited, good=good)
 
 
 def _is_ours(host: Host, path: str) -> bool:
@@ -134,7 +186,8 @@ def restore(host: Host, state: State, path: str) -> State:
         there = host.read(path)
         content = own_content(host, state, path, there)
         if there is not None and content != there.content:
-            host.stage(path, content, there.mode, (there.uid, there.gid)).commit()
+            mode = original.mode if edits.holds_secret(state.edits[path], there) else there.mode
+            host.stage(path, content, mode, (there.uid, there.gid)).commit()
     elif original.copy:
         content = _copy(host, state, path)
         host.stage(path, content, original.mode, (original.uid, original.gid)).commit()
@@ -194,3 +247,11 @@ def sweep(host: Host, state: State) -> None:
 def _above(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(2, len(parts))]
+
+
+def remove(host: Host) -> None:
+    """Remove all that the agent remembers: for the end, when nothing of ours is left. Raises HostError."""
+    for folder in (f"{DIRECTORY}/restart/files", f"{DIRECTORY}/restart", _ORIGINALS, f"{DIRECTORY}/good", DIRECTORY):
+        for name in host.names(folder, unfinished=True):
+            host.remove(f"{folder}/{name}", with_directory=False)
+        host.remove_empty(folder)

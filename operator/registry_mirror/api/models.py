@@ -217,10 +217,13 @@ class Rollout(Spec, frozen=True, kw_only=True):
     deadline: Duration = "120s"
 
 
+ProbeMode = Literal["Off", "Report", "Demote"]
+
+
 class Probe(Spec, frozen=True, kw_only=True):
     """Whether and how nodes test the endpoints."""
 
-    mode: Literal["Off", "Report", "Demote"] = "Report"
+    mode: ProbeMode = "Report"
     interval: Duration = "60s"
     image: Annotated[str, Meta(max_length=512)] | None = None
 
@@ -285,12 +288,23 @@ class BundleRef(Status, frozen=True, kw_only=True):
     name: Name
 
 
+class NodeProbe(Status, frozen=True, kw_only=True):
+    """How the node tests the endpoints: spec.probe of the policy, which an agent may not read."""
+
+    mode: ProbeMode
+    interval: Duration
+    image: Annotated[str, Meta(max_length=512)] = ""
+
+
 class NodeRegistryConfigSpec(Status, frozen=True, kw_only=True):
     """What one node is to have; written by the controller only."""
 
     revision: Annotated[str, Meta(max_length=64)] = ""
     bundle: BundleRef | None = None
     restart_allowed: bool = False
+    restart_deadline: Duration | None = None
+    keep_drift: bool = False
+    probe: NodeProbe | None = None
 
 
 class FileStatus(Status, frozen=True, kw_only=True):
@@ -298,6 +312,27 @@ class FileStatus(Status, frozen=True, kw_only=True):
 
     path: HostPath
     digest: Annotated[str, Meta(max_length=64)]
+
+
+class RestartStatus(Status, frozen=True, kw_only=True):
+    """The restart of the runtime that is going on, or else the last one; ``log`` has the runtime's last lines."""
+
+    revision: Annotated[str, Meta(max_length=64)]
+    started_at: Annotated[str, Meta(max_length=64)]
+    finished_at: Annotated[str, Meta(max_length=64)] = ""
+    result: Literal["InProgress", "Succeeded", "RolledBack", "RollbackFailed"]
+    message: Text = ""
+    log: Annotated[tuple[Text, ...], Meta(max_length=20)] = ()
+
+
+class EndpointResult(Status, frozen=True, kw_only=True):
+    """Whether an endpoint answers this node as a registry does; the latency is that of an answer."""
+
+    url: Url
+    reachable: bool
+    reason: Annotated[str, Meta(max_length=128)]
+    message: Annotated[str, Meta(max_length=256)] = ""
+    latency: Annotated[str, Meta(max_length=32)] = ""
 
 
 class NodeRegistryConfigStatus(Status, frozen=True, kw_only=True):
@@ -310,6 +345,8 @@ class NodeRegistryConfigStatus(Status, frozen=True, kw_only=True):
     runtime: RuntimeFacts | None = None
     files: Annotated[tuple[FileStatus, ...], Meta(max_length=2048)] = ()
     waiting_for_restart: Annotated[tuple[Text, ...], Meta(max_length=512)] = ()
+    restart: RestartStatus | None = None
+    endpoints: Annotated[tuple[EndpointResult, ...], Meta(max_length=256)] = ()
     conditions: Conditions = ()
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from . import grammar
 from .errors import FieldError, InvalidError
+from .images import IMAGE_FORM, parse_image
 from .models import (
     API_VERSION,
     TLS,
@@ -144,6 +145,8 @@ def _policy_errors(spec: RegistryMirrorPolicySpec) -> Iterator[FieldError]:
     for path, value in durations.items():
         if grammar.duration_problem(value):
             yield FieldError(path, show(value), grammar.DURATION_FORM)
+    if spec.probe.image is not None and parse_image(spec.probe.image) is None:
+        yield FieldError("spec.probe.image", show(spec.probe.image), IMAGE_FORM)
     share = spec.rollout.max_unavailable
     if not (share >= 1 if isinstance(share, int) else grammar.is_share(share)):
         form = 'write a number from 1, or a share from "1%" to "100%"'

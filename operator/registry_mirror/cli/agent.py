@@ -52,16 +52,16 @@ def command(
     \b
     Example: registry-mirror agent --node-name node-1 --host-root /host --runtime k3s
     """
-    from ..agent.app import Agent, Settings
+    from ..agent.app import Settings
+    from ..agent.build import agent
     from ..agent.host import Host
-    from ..agent.node import Node
     from ..agent.state import LOCK
     from ..kube.rest import Rest, connection
 
     rest = Rest(connection(os.environ))
     wanted: RuntimeName | None = None if runtime == "auto" else runtime  # type: ignore[assignment]  # click checked it
     host = Host(host_root)
-    agent = Agent(rest, Node(host, rest, bundle_namespace, wanted), Settings(node_name=node_name, resync=resync))
+    running = agent(rest, host, host_root, wanted, bundle_namespace, Settings(node_name=node_name, resync=resync))
     with host.alone(LOCK, lambda: _log.warning("another agent works on this node: waiting for it to end")):
-        agent.install_signal_handlers()
-        agent.run()
+        running.install_signal_handlers()
+        running.run()

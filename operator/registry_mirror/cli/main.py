@@ -14,6 +14,8 @@ from ..api.errors import ProblemError
 COMMANDS = {
     "render": "Render the files of a node from RegistryMirror objects, without a cluster.",
     "import": "Turn registries.yaml, hosts.toml and other existing files into RegistryMirror objects.",
+    "apply": "Configure this node from RegistryMirror objects, without a cluster.",
+    "restore": "Put back on this node what was there before.",
     "controller": "Run the controller (in its Deployment).",
     "agent": "Run the node agent (in its DaemonSet).",
 }

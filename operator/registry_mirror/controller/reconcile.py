@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ..api.conditions import find, is_true
 from ..api.errors import InvalidError
@@ -17,9 +18,11 @@ from ..api.models import (
     BundleRef,
     NodeRegistryConfig,
     NodeRegistryConfigSpec,
+    RegistryMirrorPolicySpec,
     RegistryMirrorStatus,
 )
 from ..core import bundle as bundles
+from ..core import probing
 from ..core.bundle import Bundle
 from ..core.garbage import collectable
 from ..core.plan import NodePlan, Planner
@@ -135,18 +138,22 @@ class Reconciler:
             self._count(CONFIGS)
 
     def _spec(self, plan: NodePlan, config: NodeRegistryConfig | None) -> NodeRegistryConfigSpec:
-        """What the node is told: as before while its runtime is unknown or the rollout is paused."""
-        if plan.bundle is None or self._paused():
-            return config.spec if config is not None else NodeRegistryConfigSpec()
-        return NodeRegistryConfigSpec(revision=plan.bundle.revision, bundle=BundleRef(name=plan.bundle.name))
+        """What the node is told: the revision as before while its runtime is unknown or the rollout is paused."""
+        spec = config.spec if config is not None else NodeRegistryConfigSpec()
+        if plan.bundle is not None and not self._policy().rollout.paused:
+            spec = NodeRegistryConfigSpec(revision=plan.bundle.revision, bundle=BundleRef(name=plan.bundle.name))
+        return replace(spec, probe=probing.for_node(self._policy().probe))
 
-    def _paused(self) -> bool:
+    def _policy(self) -> RegistryMirrorPolicySpec:
         policy = self._store.policy
-        return policy is not None and policy.spec.rollout.paused
+        return policy.spec if policy is not None else RegistryMirrorPolicySpec()
 
     def _plan(self, node: NodeInfo, config: NodeRegistryConfig | None) -> NodePlan:
         facts = config.status.runtime if config is not None else None
-        return self._current_planner().plan(node.complete(facts) if facts is not None else None, node.labels)
+        demote = self._policy().probe.mode == "Demote"
+        unreachable = probing.unreachable(config.status.endpoints if config is not None and demote else ())
+        complete = node.complete(facts) if facts is not None else None
+        return self._current_planner().plan(complete, node.labels, unreachable)
 
     def _current_planner(self) -> Planner:
         if self._planner is None:
@@ -194,7 +201,7 @@ class Reconciler:
             NodeView(name, self._plan(node, self._store.configs.get(name)), self._store.configs.get(name))
             for name, node in self._store.nodes.items()
         ]
-        tallies = tally(views, self._paused())
+        tallies = tally(views, self._policy().rollout.paused)
         self._wanted = {}
         for name, info in self._store.mirrors.items():
             status = self._mirror_status(info, tallies.get(name, Tally()))
@@ -212,6 +219,7 @@ class Reconciler:
             tally=found,
             old=info.status,
             now=self._now(),
+            probe=self._policy().probe,
         )
 
     async def _mirror(self, name: str) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from ..api.errors import FieldError, InvalidError
 from ..api.models import RuntimeName
-from .edits import ConfigPath
+from .edits import Edit
 from .resolve import ResolvedMirror
 
 PUBLIC_MODE = 0o644
@@ -73,7 +73,7 @@ class Rendered:
     files: tuple[File, ...]
     start_settings: Mapping[str, StartSetting] = field(default_factory=dict)
     problems: tuple[MirrorProblem, ...] = ()
-    edits: tuple[ConfigPath, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
 
 class Bundle(Struct, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ class Bundle(Struct, frozen=True, kw_only=True):
     files: tuple[File, ...]
     start_settings: dict[str, str] = msgspec.field(default_factory=dict)
     sources: tuple[ResolvedMirror, ...] = ()
-    edits: tuple[ConfigPath, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     @property
     def name(self) -> str:
@@ -110,7 +110,7 @@ def seal(runtime: RuntimeName, rendered: Rendered, sources: tuple[ResolvedMirror
     for name, value in settings.items():
         parts += [name, value]
     for edit in rendered.edits:
-        parts += [edit.path, str(edit.config_schema), edit.value]
+        parts += [edit.path, msgspec.json.encode(edit, order="deterministic").decode()]
     return Bundle(
         revision=digest(key, *parts),
         runtime=runtime,

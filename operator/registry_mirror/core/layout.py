@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from ..api.models import RuntimeFacts, RuntimeName
+from . import versions
 
 DROP_IN = "90-registry-mirror.yaml"
 TLS_DIRECTORY = "registry-mirror"
@@ -21,6 +22,7 @@ MARK = "# Managed by registry-mirror-operator"
 CONTAINERD_CERTS = "/etc/containerd/certs.d"
 # SNAP_DATA of a revision; `current` is a link to the one in use (snapcraft.io, Data locations).
 MICROK8S = "/var/snap/microk8s"
+MICROK8S_TEMPLATE = "containerd-template.toml"
 K0S_CONFIG = "/etc/k0s/containerd.toml"
 K0S_DROP_INS = "/etc/k0s/containerd.d"
 K0S_DROP_IN = f"{K0S_DROP_INS}/registry-mirror.toml"
@@ -39,7 +41,8 @@ class Layout:
 
     ``certs`` is the directory of hosts.toml files; ``tls`` holds CA and client files; ``files`` are the single files
     that may be written besides what lies below those two. ``host_tls`` has a directory a host, shared with others, in
-    which only names of ours may be written. ``edits`` are files of the node in which one line may be set.
+    which only names of ours may be written. ``edits`` are files of the node in which registry settings may be put, and
+    ``config_path`` is what those may set it to; without ``certs`` they are all that the runtime reads of mirrors.
     """
 
     certs: str
@@ -47,6 +50,7 @@ class Layout:
     files: tuple[str, ...] = ()
     host_tls: str = ""
     edits: tuple[str, ...] = ()
+    config_path: str = ""
 
     def allows(self, path: str) -> bool:
         """Tell whether the agent may write a file at that path."""
@@ -82,7 +86,10 @@ def default_facts(name: RuntimeName, version: str = "") -> RuntimeFacts:
             config_file="/etc/containerd/config.toml",
         )
     if name == "microk8s":
-        return replace(facts, config_path=f"{MICROK8S}/current/args/certs.d")
+        args = f"{MICROK8S}/current/args"
+        if versions.known_below(version, 1, 23):
+            return replace(facts, config_file=f"{args}/{MICROK8S_TEMPLATE}", config_schema=2)
+        return replace(facts, config_path=f"{args}/certs.d")
     if name == "k0s":
         return replace(facts, config_file=K0S_CONFIG, config_managed=True)
     return facts
@@ -95,18 +102,23 @@ def layout(facts: RuntimeFacts) -> Layout:
             certs=facts.config_path,
             # Not below certs.d: K3s removes the directories there that it renders (runtimes.md, Cleanup at start).
             tls=f"/etc/rancher/{facts.name}/{TLS_DIRECTORY}",
-            files=(facts.registries_file, f"/etc/rancher/{facts.name}/config.yaml.d/{DROP_IN}"),
+            files=(
+                facts.registries_file,
+                f"{facts.config_file or f'/etc/rancher/{facts.name}/config.yaml'}.d/{DROP_IN}",
+            ),
         )
+    edits = (facts.config_file,) if facts.config_schema != 0 else ()
     if facts.name == "containerd":
         unset = not facts.config_path and facts.config_schema != 0
         return Layout(
             certs=CONTAINERD_CERTS if unset else facts.config_path,
             tls=f"/etc/containerd/{TLS_DIRECTORY}",
-            edits=(facts.config_file,) if unset else (),
+            edits=edits,
+            config_path=CONTAINERD_CERTS if unset else "",
         )
     if facts.name == "microk8s":
         # SNAP_COMMON, which all revisions share: a hosts.toml that a refresh copies names a file that stays.
-        return Layout(certs=facts.config_path, tls=f"{MICROK8S}/common/{TLS_DIRECTORY}")
+        return Layout(certs=facts.config_path, tls=f"{MICROK8S}/common/{TLS_DIRECTORY}", edits=edits)
     if facts.name == "k0s":
         drop_in = () if facts.config_path or not facts.config_managed else (K0S_DROP_IN,)
         return Layout(certs=facts.config_path or K0S_CERTS, tls=f"/etc/k0s/{TLS_DIRECTORY}", files=drop_in)

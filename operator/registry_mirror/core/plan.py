@@ -1,19 +1,21 @@
 """What every node is to have, worked out from all mirrors and one node's facts and labels.
 
-Nodes that look alike (same runtime facts, same values of the labels that any selector asks for) share one plan, so the
-work grows with the number of kinds of nodes, not with the number of nodes.
+Nodes that look alike (same runtime facts, same values of the labels that any selector asks for, same endpoints to put
+behind the others) share one plan, so the work grows with the number of kinds of nodes, not with the number of nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from ..api.models import LabelSelector, RuntimeFacts
 from .bundle import Bundle, MirrorProblem, Rendered, seal
 from .layout import layout
+from .probing import demoted, moved
 from .render import render
 from .resolve import ResolvedMirror
 from .select import Selection, select
@@ -26,7 +28,8 @@ class NodePlan:
     ``bundle`` is None while the agent has not reported which runtime it found. ``in_force`` names the mirrors that the
     bundle carries; ``conflicts`` maps each mirror that had to stand back to the one that won; ``problems`` maps each
     mirror that cannot be had on such a node to the reason; ``needs_start`` maps the settings that wait for a start of
-    the runtime to the mirrors that want them.
+    the runtime to the mirrors that want them. ``behind`` maps each mirror whose order differs from the user's to the
+    endpoints that were put behind the others.
     """
 
     bundle: Bundle | None
@@ -35,6 +38,12 @@ class NodePlan:
     problems: Mapping[str, MirrorProblem] = field(default_factory=dict)
     needs_start: Mapping[str, frozenset[str]] = field(default_factory=dict)
     embedded_registry: bool = False
+    behind: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+_Kind = tuple[bytes, tuple[tuple[str, str], ...]]
+# Which endpoints do not answer changes with the weather: plans for it are forgotten, those for a kind of node are not.
+_MAX_DEMOTED = 256
 
 
 class Planner:
@@ -45,16 +54,32 @@ class Planner:
         self._mirrors = tuple(mirrors)
         self._key = key
         self._label_keys = frozenset(_label_keys(self._mirrors))
-        self._plans: dict[tuple[bytes, tuple[tuple[str, str], ...]], NodePlan] = {}
+        self._plans: dict[_Kind, NodePlan] = {}
+        self._demoted: dict[tuple[_Kind, frozenset[tuple[str, frozenset[str]]]], NodePlan] = {}
 
-    def plan(self, facts: RuntimeFacts | None, labels: Mapping[str, str]) -> NodePlan:
-        """Give the plan for a node with those facts (None: not reported yet) and labels."""
+    def plan(
+        self, facts: RuntimeFacts | None, labels: Mapping[str, str], unreachable: AbstractSet[str] = frozenset()
+    ) -> NodePlan:
+        """Give the plan for a node with those facts (None: not reported yet) and labels, on which those endpoints are
+        to go behind the others.
+        """
         relevant = tuple(sorted((key, labels[key]) for key in self._label_keys if key in labels))
-        key = (msgspec.json.encode(facts), relevant)
-        found = self._plans.get(key)
+        kind = (msgspec.json.encode(facts), relevant)
+        found = self._plans.get(kind)
         if found is None:
-            found = self._plans[key] = self._make(facts, select(self._mirrors, labels))
-        return found
+            found = self._plans[kind] = self._make(facts, select(self._mirrors, labels))
+        if facts is None or found.bundle is None or not unreachable:
+            return found
+        behind = frozenset(moved(found.bundle.sources, unreachable))
+        if not behind:
+            return found
+        other = self._demoted.get((kind, behind))
+        if other is None:
+            if len(self._demoted) >= _MAX_DEMOTED:
+                self._demoted.clear()
+            other = self._with_order(found, facts, select(self._mirrors, labels), dict(behind))
+            self._demoted[kind, behind] = other
+        return other
 
     def _make(self, facts: RuntimeFacts | None, selection: Selection) -> NodePlan:
         names = frozenset(mirror.name for mirror in selection.mirrors)
@@ -71,6 +96,23 @@ class Planner:
             needs_start={name: setting.mirrors for name, setting in rendered.start_settings.items()},
             embedded_registry=facts.embedded_registry is not None,
         )
+
+    def _with_order(
+        self, plan: NodePlan, facts: RuntimeFacts, selection: Selection, behind: Mapping[str, frozenset[str]]
+    ) -> NodePlan:
+        """Give the plan with another order of endpoints; unchanged where that order would not be live, or would have
+        another mirror left out: a mirror that hangs is no reason for a restart.
+
+        The bundle's sources stay as the user wrote them: they are what the controller recovers its objects from.
+        """
+        assert plan.bundle is not None  # plan() has looked
+        mirrors = tuple(demoted(item, behind.get(item.name, frozenset())) for item in selection.mirrors)
+        rendered = _render(facts, mirrors)
+        bundle = seal(facts.name, rendered, plan.bundle.sources, self._key)
+        same = {item.mirror for item in rendered.problems} == plan.problems.keys()
+        if not same or bundle.start_settings != plan.bundle.start_settings:
+            return plan
+        return replace(plan, bundle=bundle, behind=behind)
 
 
 def _render(facts: RuntimeFacts, mirrors: tuple[ResolvedMirror, ...]) -> Rendered:

@@ -1,7 +1,7 @@
 """What a RegistryMirror's status says, summed up from the plans and from what the agents report.
 
-Conditions only, never a phase: Ready, Reconciling and Stalled as kstatus reads them, and Conflicted. Only Stalled says
-that somebody has to change something.
+Conditions only, never a phase: Ready, Reconciling and Stalled as kstatus reads them, Conflicted and EndpointsReachable.
+Only Stalled says that somebody has to change something.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from ..api.models import (
     NodeCounts,
     NodeFailure,
     NodeRegistryConfig,
+    Probe,
     RegistryMirrorSpec,
     RegistryMirrorStatus,
 )
+from . import reachability
 from .plan import NodePlan
+from .reachability import EndpointTally
 
 MAX_FAILURES = 10
 _MAX_TEXT = 1000
@@ -52,6 +55,7 @@ class Tally:
     states: list[_NodeState] = field(default_factory=list)
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     embedded: int = 0
+    endpoints: dict[str, EndpointTally] = field(default_factory=dict)
 
     def counts(self) -> NodeCounts:
         """The counts of the status; ``selected`` are the nodes on which no other object takes precedence."""
@@ -89,6 +93,9 @@ def tally(nodes: Iterable[NodeView], paused: bool) -> dict[str, Tally]:
             result.setdefault(name, Tally()).states.append(found)
         for loser, winner in node.plan.conflicts.items():
             result.setdefault(loser, Tally()).conflicts.append((node.name, winner))
+        for name, report in reachability.reports(node.plan, node.config):
+            endpoint = result.setdefault(name, Tally()).endpoints.setdefault(report.url, EndpointTally())
+            endpoint.add(node.name, report, report.url in node.plan.behind.get(name, ()))
     return result
 
 
@@ -129,11 +136,13 @@ def mirror_status(
     tally: Tally,
     old: RegistryMirrorStatus,
     now: str,
+    probe: Probe = Probe(),  # noqa: B008 - frozen
 ) -> RegistryMirrorStatus:
     """Give the status of one mirror.
 
     Takes its spec (None if it could not be read), what is wrong with it or its references, the sum over all nodes, the
-    status it has, and the present time (RFC 3339). Equal input gives an equal status: nothing to write.
+    status it has, the present time (RFC 3339) and how endpoints are probed. Equal input gives an equal status: nothing
+    to write.
     """
     counts = tally.counts()
     wanted = _broken(error, counts) if error is not None else _summary(spec, tally, counts)
@@ -141,11 +150,14 @@ def mirror_status(
         NodeFailure(node=item.node, reason=item.reason, message=_short(item.message))
         for item in tally.of("failed")[:MAX_FAILURES]
     )
+    endpoints = {} if probe.mode == "Off" else tally.endpoints
+    wanted = (*wanted, _conflicted(tally), reachability.summary(spec, endpoints, probe))
     return RegistryMirrorStatus(
         observed_generation=generation,
-        conditions=merge(old.conditions, (*wanted, _conflicted(tally)), generation=generation, now=now),
+        conditions=merge(old.conditions, wanted, generation=generation, now=now),
         nodes=counts,
         failures=failures,
+        endpoints=reachability.statuses(spec, endpoints),
     )
 
 
@@ -237,7 +249,7 @@ class Transition:
 
 def transitions(old: Sequence[Condition], new: Sequence[Condition]) -> Iterator[Transition]:
     """Give an event for each change that a person wants to hear of: became ready, became stalled (or for another
-    reason), lost to another object. Progress alone is none.
+    reason), lost to another object, has endpoints that do not answer or do again. Progress alone is none.
     """
     if is_true(new, "Ready") and not is_true(old, "Ready"):
         ready = find(new, "Ready")
@@ -249,3 +261,9 @@ def transitions(old: Sequence[Condition], new: Sequence[Condition]) -> Iterator[
             continue
         if before is None or before.status != "True" or before.reason != after.reason:
             yield Transition("Warning", after.reason, after.message)
+    answers, answered = find(new, "EndpointsReachable"), find(old, "EndpointsReachable")
+    if answers is not None and answers.status == "False":
+        if answered is None or (answered.status, answered.reason) != (answers.status, answers.reason):
+            yield Transition("Warning", answers.reason, answers.message)
+    elif answers is not None and answers.status == "True" and answered is not None and answered.status == "False":
+        yield Transition("Normal", answers.reason, answers.message)

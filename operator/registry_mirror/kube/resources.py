@@ -38,6 +38,7 @@ CONFIGS = Resource(GROUP, VERSION, "noderegistryconfigs", "NodeRegistryConfig")
 NODES = Resource("", "v1", "nodes", "Node")
 SECRETS = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS = Resource("", "v1", "events", "Event")
 
 CONTROLLER = "registry-mirror-controller"
@@ -45,5 +46,6 @@ AGENT = "registry-mirror-agent"
 
 SYSTEM_NAMESPACE = "registry-mirror-system"
 BUNDLE_NAMESPACE = "registry-mirror-bundles"
+LEASE_NAMESPACE = "kube-node-lease"
 BUNDLE_KEY = "bundle.json.gz"
 BUNDLE_LABELS = {"app.kubernetes.io/managed-by": CONTROLLER, f"{GROUP}/bundle": "true"}

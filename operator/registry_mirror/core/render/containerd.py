@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from urllib.parse import urlsplit
 
+from ...api import grammar
 from ...api.models import Rewrite, RuntimeFacts
 from .. import versions
 from ..bundle import MirrorProblem, Rendered, StartSetting
-from ..edits import ConfigPath
-from ..layout import MARK, layout
+from ..edits import Edit, HostConfig
+from ..layout import MARK, Layout, layout
 from ..resolve import Credentials, ResolvedEndpoint, ResolvedMirror
+from ..select import precedence
 from . import upstream
+from .host_configs import HostConfigs, Wanted, auth
 from .hosts import Host, HostsFile
 from .tls import TLSStore
 
@@ -26,29 +28,71 @@ _ADDED_PREFIX = re.compile(r"((?:[a-z0-9._-]+/)+)(?:\$1|\$\{1\})")
 
 
 def render(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror]) -> Rendered:
-    """Give hosts.toml files and the TLS files that they name, TLS files first.
+    """Give hosts.toml files and the TLS files that they name, TLS files first, and what goes into config.toml.
 
-    Nothing here takes a restart but this, once in a node's life: config_path, where the node has not set it.
+    That takes a restart: config_path once in a node's life, where the node has not set it, and credentials that no
+    header can carry (``_start_auth``).
     """
     paths = layout(facts)
-    store = TLSStore(paths.tls)
-    files, problems = [], []
+    store, configs = TLSStore(paths.tls), HostConfigs("config.toml")
+    kept, problems = [], []
+    for mirror in sorted(mirrors, key=precedence):
+        problem = next(_unsupported(facts, mirror), None) or configs.take(mirror.name, _in_config(facts, mirror))
+        if problem is None:
+            kept.append(mirror)
+        else:
+            problems.append(problem)
     # A registry with an object of its own must not fall under "*", even if the object has nothing else to say.
     default = any(mirror.registry == "*" for mirror in mirrors)
-    for mirror in sorted(mirrors, key=lambda item: item.registry):
-        problem = next(_unsupported(facts, mirror), None)
-        if problem is not None:
-            problems.append(problem)
-        elif (default and mirror.registry != "*") or _says_anything(mirror):
+    files = []
+    for mirror in sorted(kept, key=lambda item: item.registry):
+        if (default and mirror.registry != "*") or _says_anything(mirror):
             directory = "_default" if mirror.registry == "*" else mirror.registry
             files.append(_hosts_file(facts, mirror, store).file(paths.certs, directory))
-    edits = tuple(ConfigPath(path=item, config_schema=facts.config_schema, value=paths.certs) for item in paths.edits)
-    if not files or not edits:
-        return Rendered((*store.files(), *files), {}, tuple(problems))
-    left_out = {item.mirror for item in problems}
-    waiting = frozenset(item.name for item in mirrors if item.name not in left_out)
-    settings = {"config_path of containerd": StartSetting(paths.certs, waiting)}
+    settings = configs.start_settings()
+    if files and paths.config_path:
+        names = frozenset(item.name for item in kept)
+        settings = {"config_path of containerd": StartSetting(paths.config_path, names), **settings}
+    edits = (_edit(facts, paths, configs),) if settings else ()
     return Rendered((*store.files(), *files), settings, tuple(problems), edits)
+
+
+def _edit(facts: RuntimeFacts, paths: Layout, configs: HostConfigs) -> Edit:
+    return Edit(
+        path=paths.edits[0],
+        config_schema=facts.config_schema,
+        config_path=paths.config_path,
+        configs=dict(sorted(configs.entries.items())),
+    )
+
+
+def _in_config(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[Wanted]:
+    """What a mirror wants in config.toml, where that is a file that is edited; TLS settings stand in hosts.toml."""
+    if not layout(facts).edits:
+        return
+    for item in mirror.endpoints:
+        parts = urlsplit(item.url)
+        config = HostConfig(auth=_start_auth(facts, item.credentials))
+        yield Wanted(parts.netloc, (parts.scheme == "http", False), config)
+    if mirror.registry != "*" and not mirror.deny_fallback:
+        config = HostConfig(auth=_start_auth(facts, mirror.upstream_credentials))
+        yield Wanted(upstream.default_host(mirror.registry), None, config)
+
+
+def _start_auth(facts: RuntimeFacts, credentials: Credentials | None) -> dict[str, str]:
+    """Give what of credentials has to stand in config.toml (runtimes.md, Credentials).
+
+    A header in hosts.toml carries user name and password, live, to a registry with Basic authentication on every
+    version, and to one that issues tokens on containerd 2.1 and later; which kind a registry is cannot be known here.
+    An identity token is read from config.toml alone.
+    """
+    if credentials is None or (not credentials.identity_token and not _before_token_headers(facts)):
+        return {}
+    return auth(credentials)
+
+
+def _before_token_headers(facts: RuntimeFacts) -> bool:
+    return versions.known_below(facts.containerd_version, 2, 1)
 
 
 def _says_anything(mirror: ResolvedMirror) -> bool:
@@ -84,22 +128,23 @@ def _server(mirror: ResolvedMirror) -> str | None:
 
 
 def _host(facts: RuntimeFacts, endpoint: ResolvedEndpoint, rewrites: Sequence[Rewrite], store: TLSStore) -> Host:
-    parts = urlsplit(endpoint.url)
-    plain = _plain(endpoint)
     # Unknown keys are ignored without a word (runtimes.md, hosts.toml): what has no effect is not written.
     timed = not versions.known_below(facts.containerd_version, 2, 0, 7)
-    host = Host(
-        url=f"{parts.scheme}://{parts.netloc}{'/v2' if plain else parts.path}",
+    return Host(
+        url=url_of(endpoint, rewrites),
         capabilities=tuple(item.lower() for item in endpoint.capabilities),
         tls=store.paths(endpoint.tls),
         authorization=_authorization(endpoint.credentials),
-        override_path=not plain,
+        override_path=bool(rewrites) or not _plain(endpoint),
         dial_timeout=endpoint.dial_timeout if timed else None,
     )
+
+
+def url_of(endpoint: ResolvedEndpoint, rewrites: Sequence[Rewrite]) -> str:
+    """Give where an endpoint is asked, with the path that rewrites put before every name."""
+    url = grammar.normal_url(endpoint.url)
     prefix = "".join(str(added_prefix(item)) for item in rewrites)
-    if prefix:
-        return replace(host, url=f"{str(host.url).rstrip('/')}/{prefix.rstrip('/')}", override_path=True)
-    return host
+    return f"{url.rstrip('/')}/{prefix.rstrip('/')}" if prefix else url
 
 
 def _plain(endpoint: ResolvedEndpoint) -> bool:
@@ -117,15 +162,11 @@ def added_prefix(rewrite: Rewrite) -> str | None:
 
 
 def _authorization(credentials: Credentials | None) -> str:
-    return credentials.basic() if credentials is not None else ""
+    return credentials.basic() if credentials is not None and not credentials.identity_token else ""
 
 
-def _unsupported(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
-    """Say what of a mirror this containerd cannot do; nothing is dropped silently."""
-    if mirror.deny_fallback and not mirror.endpoints:
-        yield MirrorProblem(
-            mirror.name, "DenyNeedsEndpoint", "upstream.fallback: Deny has no effect without an endpoint: add one"
-        )
+def unsupported_rewrites(mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
+    """Say so if a mirror rewrites names in a way that is no path before every name."""
     if mirror.rewrites and (len(mirror.rewrites) > 1 or added_prefix(mirror.rewrites[0]) is None):
         yield MirrorProblem(
             mirror.name,
@@ -134,6 +175,15 @@ def _unsupported(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[Mirror
             "(pattern ^(.*)$, replacement path/$1): exclude these nodes with nodeSelector, or arrange the mirror like "
             "the registry",
         )
+
+
+def _unsupported(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
+    """Say what of a mirror this containerd cannot do; nothing is dropped silently."""
+    if mirror.deny_fallback and not mirror.endpoints:
+        yield MirrorProblem(
+            mirror.name, "DenyNeedsEndpoint", "upstream.fallback: Deny has no effect without an endpoint: add one"
+        )
+    yield from unsupported_rewrites(mirror)
     tables = mirror.endpoints[:-1] if mirror.deny_fallback else mirror.endpoints
     if versions.known_below(facts.containerd_version, 2, 0) and any("[" in item.url for item in tables):
         yield MirrorProblem(
@@ -142,15 +192,28 @@ def _unsupported(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[Mirror
             f"containerd {facts.containerd_version} cannot read a hosts.toml with an IPv6 address in an endpoint, and "
             "would ignore all of it: use a host name, or containerd 2.0 or later",
         )
+    yield from _credentials(facts, mirror)
+    yield from _too_old(facts, mirror)
+
+
+def _credentials(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
     credentials = [item.credentials for item in mirror.endpoints] + [mirror.upstream_credentials]
-    if any(item is not None and item.identity_token for item in credentials):
+    if not layout(facts).edits and any(item is not None and item.identity_token for item in credentials):
         yield MirrorProblem(
             mirror.name,
             "IdentityTokenUnsupported",
-            "containerd sends identity tokens only for registries in its config.toml, which this version of the "
-            "operator does not edit: use a user name and password",
+            "containerd sends identity tokens only for registries in its config.toml, which is none that the operator "
+            "edits on this node: use a user name and password",
         )
-    yield from _too_old(facts, mirror)
+    # containerd 1.x takes no bracket in the name of a table (go-toml 1.9 lexer.go, lexInsideTableKey).
+    hosts = [item.host for item in _in_config(facts, mirror) if item.config.auth]
+    if versions.known_below(facts.containerd_version, 2, 0) and any("[" in host for host in hosts):
+        yield MirrorProblem(
+            mirror.name,
+            "IPv6Unsupported",
+            f"containerd {facts.containerd_version} takes no credentials for an IPv6 address in its config.toml: use a "
+            "host name, or containerd 2.0 or later",
+        )
 
 
 def _too_old(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:

@@ -2,7 +2,7 @@
 
 Both halves say the same, so a change takes effect at once and a later start changes nothing. What registries.yaml
 cannot say for a mirror is a problem of that mirror, and it is left out: better no mirror than one that changes its
-meaning at the next start.
+meaning at the next start. Releases before hosts.toml have the first half alone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace as with_fields
+
 from ...api.models import RuntimeFacts
 from .. import versions
-from ..bundle import SECRET_MODE, File, MirrorProblem, Rendered, StartSetting
+from ..bundle import SECRET_MODE, File, Rendered, StartSetting
 from ..layout import Layout, layout
 from ..resolve import ResolvedMirror
-from . import quoting
+from . import k3s_old, quoting
 from .hosts import HostsFile, TLSFiles
 from .k3s_draft import config_host, settle, too_old
 from .k3s_hosts import Registries, directory_of, host_files, is_local, normalise
@@ -24,17 +26,19 @@ from .k3s_hosts import Registries, directory_of, host_files, is_local, normalise
 
 def render(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror]) -> Rendered:
     """Give registries.yaml, the drop-in that denies fallback, certs.d and the TLS files, TLS files first."""
-    if too_old(facts):
-        text = (
-            f"{facts.name} {facts.version} has no hosts.toml, so every change would take a restart; this version of "
-            "the operator supports v1.26.13, v1.27.10, v1.28.6, v1.29.1 and later"
-        )
-        return Rendered((), {}, tuple(MirrorProblem(item.name, "RuntimeTooOld", text) for item in mirrors))
+    old = too_old(facts)
+    if old:
+        # Neither setting exists there, whatever a configuration for a later release says.
+        facts = with_fields(facts, disable_default_endpoint=False, embedded_registry=None)
     paths = layout(facts)
     draft, kept, problems = settle(facts, mirrors, paths)
     if not kept:
         return Rendered((), {}, problems)
-    registries = Registries(draft.mirrors, draft.configs)
+    registries = Registries(k3s_old.entries(kept) if old else draft.mirrors, draft.configs)
+    registries_file = _registries_file(facts.registries_file, registries)
+    if old:
+        settings = k3s_old.start_settings(registries, kept, _users(facts, registries, kept))
+        return Rendered((*draft.tls.files(), registries_file), settings, problems)
     hosts = host_files(registries, facts.name, draft.disable_default, facts.embedded_registry)
     if facts.embedded_registry is not None:
         hosts.pop(facts.embedded_registry.address, None)  # K3s's own: neither ours to write nor to remove
@@ -44,7 +48,7 @@ def render(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror]) -> Rendered:
         *draft.tls.files(),
         *(file.file(paths.certs, name) for name, file in sorted(hosts.items())),
         *_drop_in(paths, draft.disable_default and not facts.disable_default_endpoint),
-        _registries_file(facts.registries_file, registries),
+        registries_file,
     ]
     return Rendered(tuple(files), _start_settings(facts, registries, kept), problems)
 
@@ -117,21 +121,25 @@ def _start_settings(
     tokens_by_header = versions.parse(facts.containerd_version) is not None and not versions.known_below(
         facts.containerd_version, 2, 1
     )
-    users: dict[str, set[str]] = {}
-    for mirror in mirrors if registries.configs else ():
-        for host in _hosts_of(facts, mirror):
-            users.setdefault(host, set()).add(mirror.name)
+    users = _users(facts, registries, mirrors)
     for host, config in registries.configs.items():
         if config.auth is not None and not (tokens_by_header and config.authorization()):
-            settings[f"credentials for {host}"] = StartSetting(
-                repr(sorted(config.auth.items())), frozenset(users[host])
-            )
+            settings[f"credentials for {host}"] = StartSetting(repr(sorted(config.auth.items())), users[host])
     if facts.embedded_registry is not None:
         for mirror in mirrors:
             if not is_local(mirror.registry):
                 name = f"sharing of {mirror.registry} through the embedded registry"
                 settings[name] = StartSetting("", frozenset({mirror.name}))
     return settings
+
+
+def _users(facts: RuntimeFacts, registries: Registries, mirrors: Sequence[ResolvedMirror]) -> dict[str, frozenset[str]]:
+    """The names of the objects that speak to each host of ``configs``."""
+    users: dict[str, set[str]] = {host: set() for host in registries.configs}
+    for mirror in mirrors if users else ():
+        for host in _hosts_of(facts, mirror) & users.keys():
+            users[host].add(mirror.name)
+    return {host: frozenset(names) for host, names in users.items()}
 
 
 def _hosts_of(facts: RuntimeFacts, mirror: ResolvedMirror) -> set[str]:

@@ -15,7 +15,7 @@ from ..bundle import MirrorProblem
 from ..layout import Layout
 from ..resolve import Credentials, ResolvedMirror
 from ..select import precedence
-from . import upstream
+from . import k3s_old, upstream
 from .k3s_hosts import Config, Mirror, is_local, normalise
 from .tls import TLSStore
 
@@ -66,9 +66,10 @@ def config_host(facts: RuntimeFacts, registry: str) -> str:
 
     Docker Hub goes by the name of its directory, so that a start of K3s renders no second one. Only a containerd known
     to be older than 2.1, which finds credentials of registries that issue tokens in its config.toml alone, needs the
-    name of the host that challenges it.
+    name of the host that challenges it; and before hosts.toml everything goes by the host that is asked.
     """
-    return upstream.default_host(registry) if versions.known_below(facts.containerd_version, 2, 1) else registry
+    by_host = too_old(facts) or versions.known_below(facts.containerd_version, 2, 1)
+    return upstream.default_host(registry) if by_host else registry
 
 
 def settle(
@@ -109,7 +110,8 @@ def _draft(facts: RuntimeFacts, mirrors: Sequence[ResolvedMirror], paths: Layout
         endpoints = tuple(endpoint.url for endpoint in mirror.endpoints)
         if draft.disable_default and not mirror.deny_fallback and mirror.registry not in (*draft.configs, "*"):
             endpoints = (*endpoints, upstream.default_url(mirror.registry).removesuffix("/v2"))
-        if versions.known_below(facts.containerd_version, 2, 0) and any("[" in url for url in endpoints):
+        unreadable = versions.known_below(facts.containerd_version, 2, 0) and not too_old(facts)
+        if unreadable and any("[" in url for url in endpoints):
             draft.findings.append(_ipv6(facts, mirror, denied))
         draft.mirrors[mirror.registry] = Mirror(endpoints, {item.pattern: item.replacement for item in mirror.rewrites})
     draft.mirrors = dict(sorted(draft.mirrors.items()))
@@ -179,6 +181,8 @@ def _auth(credentials: Credentials | None) -> dict[str, str] | None:
 
 def _wrong_alone(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
     """Say what of a mirror K3s and RKE2 cannot do, whatever other mirrors there are."""
+    if too_old(facts):
+        yield from k3s_old.problems(facts, mirror)
     shared = facts.embedded_registry is not None and not is_local(mirror.registry)
     if mirror.deny_fallback and not mirror.endpoints and not shared:
         yield MirrorProblem(
@@ -186,6 +190,8 @@ def _wrong_alone(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[Mirror
             "DenyNeedsEndpoint",
             "upstream.fallback: Deny has no effect without an endpoint: add one, or enable the embedded registry",
         )
+    if "[" in mirror.registry and mirror.upstream_credentials is not None and not too_old(facts):
+        yield from _brackets(facts, mirror)
     for endpoint in mirror.endpoints:
         if set(endpoint.capabilities) != {"Pull", "Resolve"}:
             yield MirrorProblem(
@@ -194,7 +200,7 @@ def _wrong_alone(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[Mirror
                 f"{endpoint.url}: K3s and RKE2 always both pull from and resolve through an endpoint: set capabilities "
                 "to [Pull, Resolve]",
             )
-    if mirror.registry == "*" and _before(facts, _WILDCARD_SINCE):
+    if mirror.registry == "*" and _before(facts, _WILDCARD_SINCE) and not too_old(facts):
         yield MirrorProblem(
             mirror.name,
             "WildcardUnsupported",
@@ -207,6 +213,19 @@ def _wrong_alone(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[Mirror
             "WildcardUnsupported",
             f'{facts.name} {facts.version} cannot fall back from "*" to the registries themselves: use the next patch '
             "release, or name the registries",
+        )
+
+
+def _brackets(facts: RuntimeFacts, mirror: ResolvedMirror) -> Iterator[MirrorProblem]:
+    """Credentials make a table of config.toml, and containerd 1.x reads none with a bracket in its name (pelletier/
+    go-toml 1.9 lexer.go, lexInsideTableKey).
+    """
+    if versions.known_below(facts.containerd_version, 2, 0):
+        yield MirrorProblem(
+            mirror.name,
+            "IPv6Unsupported",
+            f"containerd {facts.containerd_version} would not start with credentials for an IPv6 address in its "
+            "config.toml: use a host name, or a release with containerd 2.0",
         )
 
 

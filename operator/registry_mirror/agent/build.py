@@ -1,0 +1,93 @@
+"""Puts the agent, and the engine alone, together from the parts of a real node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..api.errors import ProblemError
+from ..api.models import RuntimeFacts, RuntimeName
+from ..kube.clock import now
+from ..kube.resources import LEASE_NAMESPACE, LEASES
+from ..kube.rest import Rest
+from .app import Agent, Settings
+from .clock import BootClock
+from .cri import Runtime
+from .engine import Engine, Pass
+from .environment import Started, proxies
+from .host import Host
+from .live import inspect
+from .node import Node
+from .probe import Probe
+from .prober import Prober
+from .proxies import Proxies
+from .roots import Contexts
+from .service import Service, manager
+from .signs import Tools
+from .watch import Watch
+
+_PROC = Path("/proc")
+# Whose service also is, or brings, the node's way to the API server.
+_DISTRIBUTIONS = ("k3s", "rke2")
+
+
+def agent(rest: Rest, host: Host, root: Path, runtime: RuntimeName | None, namespace: str, settings: Settings) -> Agent:
+    """Give the agent of the node whose file system is at ``root``.
+
+    Takes the API server, the runtime (None: find it) and the namespace of bundles.
+    """
+    service = manager(root)
+    running: list[Agent] = []
+
+    def look() -> None:
+        for item in running:
+            item.look()
+
+    def beat() -> str:
+        lease = rest.get(LEASES, settings.node_name, LEASE_NAMESPACE) or {}
+        spec = lease.get("spec")
+        return str(spec.get("renewTime", "")) if isinstance(spec, dict) else ""
+
+    node = Node(
+        engine(host, root, runtime, service, beat),
+        rest,
+        namespace,
+        Prober(Probe(Contexts(root)), look),
+        lambda done: _proxies(done, host, service),
+        Watch(root, look).set,
+    )
+    running.append(Agent(rest, node, settings))
+    return running[0]
+
+
+def _proxies(done: Pass, host: Host, service: Service | None) -> Proxies:
+    """Those that the runtime is started with."""
+    if done.facts is None:
+        return Proxies({})
+    try:
+        unit = service.unit(done.live.unit) if service is not None and done.live is not None else None
+        return Proxies(proxies(unit, host, done.facts))
+    except ProblemError:
+        return Proxies({})
+
+
+def engine(
+    host: Host, root: Path, runtime: RuntimeName | None, service: Service | None, beat: Callable[[], str] | None
+) -> Engine:
+    """Give the engine for the node whose file system is at ``root``.
+
+    Takes the runtime (None: find it), the host's service manager if it has one, and what gives the time of the node's
+    last heartbeat (None without a cluster).
+    """
+    clock = BootClock()
+
+    def tools(facts: RuntimeFacts, socket: str) -> Tools | None:
+        if service is None:
+            return None
+        answers = Runtime(root / socket.lstrip("/"))
+        return Tools(service, answers, clock, now, beat, api_depends=facts.name in _DISTRIBUTIONS)
+
+    def started(name: str) -> Started | None:
+        return service.unit(name) if service is not None else None
+
+    return Engine(host, runtime, clock, tools, lambda: inspect(root, _PROC, runtime), started)

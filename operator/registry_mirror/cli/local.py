@@ -1,0 +1,126 @@
+"""What `apply --local` and `restore --local` share: this node, opened for one command, and how results are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import click
+import msgspec
+
+from ..api import grammar
+from ..api.models import RuntimeName
+
+if TYPE_CHECKING:
+    from ..agent.local import LocalNode
+
+_DEADLINE = "120s"
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    problem = grammar.duration_problem(value)
+    if problem:
+        raise click.BadParameter(f"{value!r}: {problem}")
+    return grammar.duration_seconds(value)
+
+
+_OPTIONS = (
+    click.option(
+        "--local",
+        is_flag=True,
+        required=True,
+        help="On this node, as root. The only way there is: with a cluster, kubectl applies the objects.",
+    ),
+    click.option(
+        "--root",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        default=Path("/"),
+        show_default=True,
+        metavar="DIR",
+        help="Where the node's file system is; another one than / is written to, and no service of it is restarted.",
+    ),
+    click.option(
+        "--runtime",
+        type=click.Choice(["auto", *get_args(RuntimeName)]),
+        default="auto",
+        show_default=True,
+        help="The node's container runtime; auto finds it, and does nothing if there are several.",
+    ),
+    click.option(
+        "--restart",
+        type=click.Choice(["auto", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether to restart the runtime where a change takes that. If it does not return, the change is undone.",
+    ),
+    click.option(
+        "--deadline",
+        default=_DEADLINE,
+        show_default=True,
+        metavar="DURATION",
+        callback=_seconds,
+        help="How long the runtime has to return after a restart.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Print what would change, and whether it takes a restart."),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json", "yaml"]),
+        default="text",
+        show_default=True,
+        help="For people, or for programs.",
+    ),
+)
+
+
+def local_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that the commands for one node share."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@contextlib.contextmanager
+def open_node(root: Path, runtime: str) -> Iterator[LocalNode]:
+    """Give this node, with the lock that keeps an agent away meanwhile. Raises ProblemError."""
+    from ..agent.build import engine
+    from ..agent.host import Host
+    from ..agent.local import LocalNode
+    from ..agent.service import manager
+    from ..agent.state import LOCK
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    host = Host(root)
+    wanted = None if runtime == "auto" else cast(RuntimeName, runtime)
+    node = LocalNode(host, engine(host, root, wanted, manager(root), None))
+    with host.alone(LOCK, lambda: click.echo("an agent works on this node: waiting for it to end", err=True)):
+        yield node
+
+
+def progress() -> Callable[[str], None]:
+    """Give what tells a person what is waited for, each thing once."""
+    last = ""
+
+    def report(text: str) -> None:
+        nonlocal last
+        if text != last:
+            last = text
+            click.echo(text, err=True)
+
+    return report
+
+
+def show(found: object, lines: list[str], output: str) -> None:
+    """Print a result: as lines for a person (``text``), or as an object for programs (``json``, ``yaml``)."""
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        for line in lines:
+            click.echo(line)

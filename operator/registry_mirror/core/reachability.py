@@ -1,0 +1,91 @@
+"""From how many nodes each endpoint of a mirror answers, as its status says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..api.conditions import Condition, condition
+from ..api.models import EndpointResult, EndpointStatus, NodeRegistryConfig, Probe, RegistryMirrorSpec
+from .plan import NodePlan
+
+_MAX_ENDPOINTS = 16
+_MAX_TEXT = 1000
+
+
+@dataclass(slots=True)
+class EndpointTally:
+    """What one endpoint of one mirror looks like over all nodes that have reported it."""
+
+    reachable: int = 0
+    failures: list[tuple[str, EndpointResult]] = field(default_factory=list)
+    behind: int = 0
+
+    def add(self, node: str, result: EndpointResult, behind: bool) -> None:
+        """Count what a node reports, and whether the endpoint is put behind the others there."""
+        if result.reachable:
+            self.reachable += 1
+        else:
+            self.failures.append((node, result))
+        self.behind += behind
+
+    def message(self) -> str:
+        """Say why it does not answer, with one node as an example; empty if it does."""
+        if not self.failures:
+            return ""
+        node, result = min(self.failures, key=lambda item: item[0])
+        text = f"{result.reason} on {node}: {result.message}"
+        if self.behind:
+            text += f"; it is put behind the others on {_nodes(self.behind)}"
+        return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+Endpoints = Mapping[str, EndpointTally]
+
+
+def reports(plan: NodePlan, config: NodeRegistryConfig | None) -> Iterator[tuple[str, EndpointResult]]:
+    """Give what a node reports of the endpoints that it is to have, each with the name of its mirror."""
+    if config is None or plan.bundle is None or not config.status.endpoints:
+        return
+    found = {item.url: item for item in config.status.endpoints}
+    for mirror in plan.bundle.sources:
+        for url in dict.fromkeys(item.url for item in mirror.endpoints):
+            if url in found:
+                yield mirror.name, found[url]
+
+
+def statuses(spec: RegistryMirrorSpec | None, endpoints: Endpoints) -> tuple[EndpointStatus, ...]:
+    """Give the counts for the status, in the order of the spec (by URL if that cannot be read)."""
+    urls = sorted(endpoints) if spec is None else dict.fromkeys(item.url for item in spec.endpoints)
+    return tuple(
+        EndpointStatus(url=url, reachable=found.reachable, unreachable=len(found.failures), message=found.message())
+        for url in urls
+        if (found := endpoints.get(url)) is not None
+    )[:_MAX_ENDPOINTS]
+
+
+def summary(spec: RegistryMirrorSpec | None, endpoints: Endpoints, probe: Probe) -> Condition:
+    """Give the condition EndpointsReachable."""
+    if probe.mode == "Off":
+        return _unknown("probe.mode is Off in RegistryMirrorPolicy default")
+    counted = statuses(spec, endpoints)
+    if not counted:
+        return _unknown("no node has reported on an endpoint yet" if spec is None or spec.endpoints else "")
+    failing = [item for item in counted if item.unreachable]
+    if not failing:
+        return condition("EndpointsReachable", True, "AllReachable", "every endpoint answers every node that asked it")
+    text = "; ".join(
+        f"{item.url} does not answer {item.unreachable} of {_nodes(item.reachable + item.unreachable)}: {item.message}"
+        for item in failing
+    )
+    none = all(not item.reachable for item in counted)
+    text = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return condition("EndpointsReachable", False, "NoneReachable" if none else "SomeUnreachable", text)
+
+
+def _unknown(message: str) -> Condition:
+    return Condition(type="EndpointsReachable", status="Unknown", reason="NotProbed", message=message)
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count} nodes"
