@@ -51,6 +51,16 @@ def _for_ever(client: socket.socket) -> None:
         client.sendall(signal)
 
 
+def _refuse(client: socket.socket) -> None:
+    client.recv(4096)
+    client.sendall(b"REJECTED EXTERNAL\r\n")
+
+
+def _no_line(client: socket.socket) -> None:
+    while True:
+        client.sendall(b"x" * 1000)
+
+
 def _silent(client: socket.socket) -> None:
     client.recv(1)
 
@@ -59,8 +69,8 @@ TALKS: dict[str, tuple[Talk, str]] = {
     "accepts and is silent": (_silent, "ServiceManagerTimeout"),
     "never answers the first call": (_hello_never_answered, "ServiceManagerTimeout"),
     "answers with signals only": (_for_ever, "ServiceManagerTimeout"),
-    "refuses us": (lambda client: client.sendall(b"REJECTED EXTERNAL\r\n"), "ServiceManagerFailed"),
-    "goes on without a line's end": (lambda client: client.sendall(b"x" * 10_000), "ServiceManagerFailed"),
+    "refuses us": (_refuse, "ServiceManagerFailed"),
+    "goes on without a line's end": (_no_line, "ServiceManagerFailed"),
     "hangs up": (lambda client: None, "ServiceManagerFailed"),
     "hangs up after the log-in": (_log_in, "ServiceManagerFailed"),
     "answers with no message": (lambda client: _answer(client, b"\xff" * 64), "ServiceManagerFailed"),
@@ -69,6 +79,8 @@ TALKS: dict[str, tuple[Talk, str]] = {
         "ServiceManagerFailed",
     ),
 }
+
+NOT_LET_IN = ("refuses us", "goes on without a line's end")
 
 
 class Server:
@@ -116,6 +128,7 @@ def test_a_bus_that_does_not_do_its_work(tmp_path: Path, talk: str) -> None:
             with pytest.raises(ServiceError) as caught:
                 Systemd(tmp_path, timeout=TIMEOUT).restart("containerd.service")
             assert caught.value.reason == reason
+            assert ("does not let us in" in caught.value.message) == (talk in NOT_LET_IN)
     finally:
         server.stop()
     assert trees.descriptors() == before
@@ -148,6 +161,15 @@ def test_no_socket_and_nobody_behind_it(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
         found.unit("x.service")
     assert caught.value.reason == "ServiceManagerFailed"
+
+
+def test_d_bus_beside_openrc_is_no_systemd(tmp_path: Path) -> None:
+    path = tmp_path / SOCKETS[0][0]
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    (tmp_path / "run/openrc").mkdir()
+    assert manager(tmp_path) is None
 
 
 def test_a_file_in_its_place_is_no_service_manager(tmp_path: Path) -> None:

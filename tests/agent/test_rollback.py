@@ -29,6 +29,7 @@ WRAPPER = """\
 #!/bin/sh
 count=$(( $(/bin/cat "$WORK/count") + 1 ))
 echo $count >"$WORK/count"
+echo "${0##*/} $*" >>"$WORK/steps"
 [ "$KILL" != "before $count" ] || kill -9 "-$(/bin/cat "$WORK/group")"
 """
 REAL = """\
@@ -245,6 +246,8 @@ def test_what_somebody_else_put_into_our_directory_stays(machine: Machine) -> No
     machine.arm(ITEMS)
     assert machine.run() == 0
     assert theirs.read_text() == "theirs"
+    moved = [line for line in (machine.work / "steps").read_text().splitlines() if line.startswith("mv")]
+    assert not [line for line in moved if "it's new" in line], "it is in its place all the time"
     assert machine.text(NEW) is None
 
 

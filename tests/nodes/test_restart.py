@@ -228,3 +228,30 @@ def _until(check: Callable[[], bool], seconds: float) -> None:
     while not check():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_power_loss_after_the_restart_of_a_runtime_that_does_not_start(
+    place: Workplace, programs: NodePrograms
+) -> None:
+    """Nobody is there after the boot but the host: no runtime, so no agent. (The node's target lacks timers.)"""
+    files = {"/etc/systemd/system/node.target.d/timers.conf": "[Unit]\nWants=registry-mirror-rollback-boot.timer\n"}
+    made = Node(
+        "power", "containerd24", place, programs, config=WITHOUT_PATH, files=files, hosts={UPSTREAM: place.host}
+    )
+    with made as node:
+        CRI(node).wait()
+        _break_starts(node)
+        _mirror(node, "http://mirror.test")
+        node.process("apply", _command("apply", "--local", "-f", "/root/mirror.yaml", "--deadline", "1s"))
+        node.until(lambda: node.show(node.flavour.unit, "ActiveState") != "active", "it was restarted", 30.0)
+        timer = "/etc/systemd/system/registry-mirror-rollback-boot.timer"
+        node.write(timer, node.read(timer).replace("OnBootSec=151", "OnBootSec=1"))
+        node.run("sync")
+        node.power_cut()
+        node.start()
+        node.until(lambda: node.read(CONFIG) == WITHOUT_PATH, "the host has put the files back", 60.0)
+        CRI(node).wait()
+        answer = _apply(node)
+        assert answer.returncode == 1
+        assert "the host went back by itself" in answer.stderr
+        assert not node.path(timer).exists()

@@ -35,7 +35,7 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
 _VERSIONS = ("v1", "v1alpha2")
 _CREATED = 0
 _YOUNG = 60 * 1_000_000_000
-_MAX_ANSWER = 16 * 1024 * 1024  # what the kubelet takes (k8s.io/cri-client pkg/remote_runtime.go, maxMsgSize)
+_MAX_ANSWER = 16 * 1024 * 1024  # what the kubelet takes (k8s.io/cri-client v0.36 pkg/utils.go, maxMsgSize)
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 

@@ -10,8 +10,9 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ServiceError, plain
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 UNIT_EXISTS = "org.freedesktop.systemd1.UnitExists"
 UNKNOWN_PROPERTIES = ("org.freedesktop.DBus.Error.PropertyReadOnly", "org.freedesktop.DBus.Error.UnknownProperty")
+
+_Answer = TypeVar("_Answer")
 
 _SYSTEMD = "org.freedesktop.systemd1"
 _NO_SYSTEMD = ("org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner")
@@ -66,7 +69,7 @@ class Bus:
     def call(self, path: str, interface: str, member: str, signature: str = "", *body: object) -> tuple[Any, ...]:
         """Call a method of systemd and give what it returns. Raises RefusedError too."""
         try:
-            return tuple(self._guarded(lambda: self._call(_SYSTEMD, path, interface, member, signature, body)))
+            return self._guarded(lambda: self._call(_SYSTEMD, path, interface, member, signature, body))
         except RefusedError as error:
             if error.name in _NO_SYSTEMD:
                 raise ServiceError("ServiceManagerNotFound", "there is no systemd on the host's D-Bus") from None
@@ -74,7 +77,7 @@ class Bus:
                 raise self._late() from None
             raise
 
-    def _guarded(self, action: Any) -> Any:
+    def _guarded(self, action: Callable[[], _Answer]) -> _Answer:
         """Do something within the time for one call, and close the connection if that fails."""
         self._deadline = time.monotonic() + self._timeout
         try:

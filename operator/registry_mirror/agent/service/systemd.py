@@ -6,6 +6,7 @@ are those of systemd 236 (CollectMode) and later.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..host import Host
 from ..state import DIRECTORY
-from . import Kind, Unit
+from . import Kind, Unit, boot
 from .bus import NO_SUCH_UNIT, UNIT_EXISTS, UNKNOWN_PROPERTIES, Bus, RefusedError
 from .errors import ServiceError, plain
 
@@ -107,13 +108,18 @@ class Systemd:
 
     def schedule(self, name: str, after_seconds: float, argv: tuple[str, ...]) -> None:
         """Have the host run a program later; it replaces what was scheduled under that name. Raises ServiceError."""
+        host = Host(self._root)
         with self._bus() as bus:
             self._schedule(bus, name, after_seconds, argv)
+            # Without it, only a power loss in these minutes would find nobody: where it cannot be had, so be it.
+            with contextlib.suppress(ServiceError):
+                self._run(bus, f"{name}-boot", boot.keep(host, name, after_seconds, argv))
 
     def _schedule(self, bus: Bus, name: str, after_seconds: float, argv: tuple[str, ...]) -> None:
         self._cancel(bus, name)
         # Taken back by itself only once the program has ended well; until then the timer starts it again.
-        stop = ("/bin/sh", "-c", f"exec systemctl --no-block stop {shlex.quote(f'{name}.timer')}")
+        timer = shlex.quote(f"{name}.timer")
+        stop = ("/bin/sh", "-c", f"{boot.forget(name)}exec systemctl --no-block stop {timer}")
         service = (*_service(f"registry-mirror: {name}", _LIMIT), _commands(argv, stop))
         common = (
             _text("Description", f"registry-mirror: {name}"),
@@ -158,6 +164,15 @@ class Systemd:
         """Have that not run any more. Raises ServiceError, also if it is running already: then it is left to end."""
         with self._bus() as bus:
             self._cancel(bus, name)
+            if boot.kept(Host(self._root), name):
+                self._run(bus, f"{name}-boot", boot.forget(name))
+
+    def _run(self, bus: Bus, name: str, script: str) -> None:
+        """Have the host's shell do something, and wait for its end. Raises ServiceError."""
+        unit = f"{name}-files.service"
+        service = (*_service(f"registry-mirror: {name}", _LOG_LIMIT), _commands(("/bin/sh", "-c", script)))
+        _ask(f"run {name}", lambda: _start(bus, unit, service, ()))
+        _until(lambda: _active(bus, unit) not in _RUNNING, _LOG_LIMIT + _SETTLE)
 
     def _cancel(self, bus: Bus, name: str) -> None:
         try:
