@@ -19,10 +19,11 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-tools: $(STAMP)  ## Build (once) etcd, kube-apiserver and kubectl for the demo and the tests.
+tools: $(STAMP)  ## Build (once) what the tests run: a control plane, containerd, registries and more.
 	@$(BIN)/python -m tests.harness build >/dev/null
 
-demo: $(STAMP) tools  ## Run the operator against a real API server with three nodes; DEMO_KEEP=1 leaves it running.
+demo: $(STAMP)  ## Run the operator against a real API server with three nodes; DEMO_KEEP=1 leaves it running.
+	@$(BIN)/python -m tests.harness build control-plane >/dev/null
 	@$(BIN)/python -m tests.demo
 
 demo-stop: $(STAMP)  ## End a demo that was left running.
@@ -31,8 +32,10 @@ demo-stop: $(STAMP)  ## End a demo that was left running.
 test: lint tools  ## Run every check and every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-bench: $(STAMP)  ## Measure how long rendering takes; docs/benchmarks.md has the last figures.
+bench: $(STAMP) tools  ## Measure rendering, pulls amid changes, and the agent (as root, 8 min); see docs/benchmarks.md.
 	@$(BIN)/python -m tests.benchmarks.render
+	@$(BIN)/python -m tests.benchmarks.pulls
+	@$(BIN)/python -m tests.benchmarks.agent
 
 lint: $(STAMP)  ## Run the linters, the type checker and the import contract.
 	@$(BIN)/ruff check .

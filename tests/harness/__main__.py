@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from .binaries import NotObtainable, resolve
@@ -17,6 +18,7 @@ from .controlplane import ControlPlane
 from .nodebinaries import NodesMissing, cluster_programs, node_programs
 from .oracles import OraclesMissing, programs
 from .processes import ProcessFailed
+from .promtool import PromtoolMissing, promtool
 
 _POLL = 0.5
 
@@ -29,13 +31,19 @@ def main() -> int:
     """Run the command that the command line names, and give the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="get what the tests run: control plane, oracles, nodes; print the paths")
+    build = commands.add_parser("build", help="get what the tests run; print the paths")
+    build.add_argument("what", nargs="?", choices=["all", "control-plane"], default="all")
     commands.add_parser("up", help="run a control plane until Ctrl-C or SIGTERM")
-    chosen = parser.parse_args().command
+    arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ask)
     try:
-        return _build() if chosen == "build" else _up()
+        if arguments.command == "up":
+            return _up()
+        _build_control_plane()
+        if arguments.what == "all":
+            _build_the_rest()
+        return 0
     except (NotObtainable, ProcessFailed) as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,22 +51,32 @@ def main() -> int:
         return 130
 
 
-def _build() -> int:
+def _build_control_plane() -> None:
     assets = resolve()
     print(assets.etcd, assets.kube_apiserver, assets.kubectl, sep="\n")
-    try:
-        oracles = programs()
-    except OraclesMissing as error:  # their tests say so again; the control plane does without
-        print(error, file=sys.stderr)
-    else:
-        print(oracles.containerd_2, oracles.containerd_1, oracles.wharfie, sep="\n")
-    try:
-        nodes, cluster = node_programs(), cluster_programs()
-    except NodesMissing as error:  # as above
-        print(error, file=sys.stderr)
-    else:
-        print(nodes.containerd_2, nodes.containerd_1, nodes.runc, nodes.registry, cluster.kubelet, sep="\n")
-    return 0
+
+
+def _build_the_rest() -> None:
+    """What is missing, the tests that need it say again; the others do without."""
+    for obtain in (_oracles, _nodes, _promtool):
+        try:
+            print(*obtain(), sep="\n")
+        except (OraclesMissing, NodesMissing, PromtoolMissing) as error:
+            print(error, file=sys.stderr)
+
+
+def _oracles() -> list[Path]:
+    oracles = programs()
+    return [oracles.containerd_2, oracles.containerd_1, oracles.wharfie]
+
+
+def _nodes() -> list[Path]:
+    nodes, cluster = node_programs(), cluster_programs()
+    return [nodes.containerd_2, nodes.containerd_1, nodes.runc, nodes.registry, cluster.kubelet]
+
+
+def _promtool() -> list[Path]:
+    return [promtool()]
 
 
 def _up() -> int:

@@ -36,10 +36,6 @@ from tests.nodes.hosts import UPSTREAM
 MakeNode = Callable[[str], Node]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "nodes: needs root, systemd and containerd")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "nodes":

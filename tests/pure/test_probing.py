@@ -16,6 +16,7 @@ from registry_mirror.core.probing import (
     Result,
     Target,
     demoted,
+    every,
     judge,
     moved,
     report,
@@ -310,3 +311,8 @@ def test_what_does_not_answer_goes_behind_what_does(down: set[str], expected: li
 def test_reports_of_the_api_are_read() -> None:
     good = EndpointResult(url=A, reachable=True, reason="Reachable")
     assert unreachable([good, EndpointResult(url=B, reachable=False, reason="TimedOut")]) == {B}
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(0, 60.0), (1, 60.0), (100, 60.0), (150, 90.0), (256, 153.6)])
+def test_many_endpoints_are_tested_less_often(count: int, seconds: float) -> None:
+    assert every(60.0, count) == pytest.approx(seconds)

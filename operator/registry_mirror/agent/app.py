@@ -109,7 +109,7 @@ class Agent:
             problem = error
         if problem is None:
             self._failures = 0
-            return config, self._settings.resync
+            return config, min(self._settings.resync, self._node.pause or self._settings.resync)
         _log.warning("%s: %s", problem.reason, problem.message)
         if isinstance(problem, WaitingError):
             return config, problem.after

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -19,35 +21,47 @@ from .files import is_temporary
 from .host import Host, write_all
 from .state import Original, State
 
+_RANCHERS = ("k3s", "rke2")
 _MAX_FILES = 2048
 _MAX_SIZE = 1024 * 1024
-_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one pass did: paths written, paths restored or removed, which of those written others had changed, and what
-    others have changed and was left so.
+    others have changed and was left so. ``held``: something is still to be removed.
     """
 
     written: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    held: bool = False
 
 
 def _always(_path: str) -> bool:
     return True
 
 
+def _nobody(_writing: bool) -> bool:
+    return False
+
+
 def apply(
-    host: Host, state: State, bundle: Bundle, facts: RuntimeFacts, repair: Callable[[str], bool] = _always
+    host: Host,
+    state: State,
+    bundle: Bundle,
+    facts: RuntimeFacts,
+    repair: Callable[[str], bool] = _always,
+    readers: Callable[[bool], bool] = _nobody,
 ) -> tuple[State, Outcome]:
     """Make the node's files equal to the bundle; gives the record as saved, and what was done.
 
-    ``repair`` is asked for each path that somebody else has changed since it was written. Does nothing at all when
-    nothing differs. Raises InvalidError for a bundle that must not be applied (nothing is touched then) and HostError;
-    after a HostError the same call goes on where it stopped.
+    ``repair`` is asked for each path that somebody else has changed since it was written. ``readers`` is told whether
+    something is written now, and says whether a pull may still be at what was there before: then TLS files that are
+    not wanted any more stay until another pass. Does nothing at all when nothing differs. Raises InvalidError for a
+    bundle that must not be applied (nothing is touched then) and HostError; after a HostError the same call goes on
+    where it stopped.
     """
     _check_again(state, bundle, facts)
     if facts.name == "microk8s":
@@ -63,14 +77,20 @@ def apply(
         stale = {path for path in stale if not _read_when_it_started(state, path, layout(facts).tls)}
     known = state.revision == bundle.revision and not state.writing
     left: tuple[str, ...] = ()
+    rendered = {file.path for file in differing if facts.name in _RANCHERS and _without_header(host, file)}
     if known:
-        left = tuple(sorted(path for path in _paths(differing, changes, set()) if not repair(path)))
+        changed = _paths(differing, changes, set()) - rendered
+        left = tuple(sorted(path for path in changed if not repair(path)))
         differing = [file for file in differing if file.path not in left]
         changes = [change for change in changes if change.path not in left]
+    tls = {path for path in stale if path.rpartition("/")[0] == layout(facts).tls}
+    held = bool(tls) and readers(bool(differing or changes or stale - tls))
+    if held:
+        stale -= tls
     if not differing and not changes and not stale and known:
         memory.sweep(host, state)
         good.sweep(host, state)
-        return state, Outcome(left=left)
+        return state, Outcome(left=left, held=held)
     if state.writing:
         for path in {*state.originals, *wanted}:
             host.clean(path)
@@ -91,7 +111,8 @@ def apply(
     memory.sweep(host, state)
     good.sweep(host, state)
     written = (*(file.path for file in differing), *(change.path for change in changes))
-    return state, Outcome(written, tuple(restored), written if known else (), left)
+    repaired = tuple(path for path in written if path not in rendered) if known else ()
+    return state, Outcome(written, tuple(restored), repaired, left, held)
 
 
 def _paths(files: list[File], changes: list[edits.Change], stale: set[str]) -> set[str]:
@@ -115,7 +136,7 @@ def _under_new_digests(host: Host, state: State, bundle: Bundle, at_start: set[s
     old, new = state.start_settings, bundle.start_settings
     read = all((host.modified(path) or 0) < state.runtime_start for path in at_start)
     in_force = {
-        name: value if state.in_force.get(name) == old.get(name) else state.in_force.get(name, _UNKNOWN)
+        name: value if state.in_force.get(name) == old.get(name) else state.in_force.get(name, memory.UNKNOWN)
         for name, value in new.items()
         if name in old or read
     }
@@ -205,6 +226,27 @@ def _differs(host: Host, file: File) -> bool:
     return found.mode != file.mode or found.content != file.content.encode()
 
 
+def _without_header(host: Host, file: File) -> bool:
+    """Tell whether a hosts.toml is as K3s writes it at every start: ours but for the headers, which have credentials.
+
+    That is nobody's change: K3s hands the credentials to containerd another way (runtimes.md, Credentials).
+    """
+    if not file.path.endswith("/hosts.toml"):
+        return False
+    found = host.read(file.path)
+    try:
+        there = tomllib.loads(found.content.decode()) if found is not None else {}
+        return bool(there) and _no_headers(there) == _no_headers(tomllib.loads(file.content))
+    except ValueError:
+        return False
+
+
+def _no_headers(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _no_headers(value) if isinstance(value, dict) else value for key, value in table.items() if key != "header"
+    }
+
+
 def waiting_for_restart(state: State) -> tuple[str, ...]:
     """Name the settings that the runtime does not have yet, or still has, until it starts again."""
     names = {*state.start_settings, *state.in_force}
@@ -223,12 +265,4 @@ def runtime_started(state: State, started_at: int | None) -> State:
     state = replace(state, runtime_start=started_at)
     if started_at <= state.written_at <= time.time_ns():
         return state
-    return replace(state, in_force=_on_disk(state))
-
-
-def _on_disk(state: State) -> dict[str, str]:
-    """What a start reads now; amid a change nobody knows, and a value that equals none stands for that."""
-    if not state.writing:
-        return state.start_settings
-    old, new = state.start_settings, state.writing_settings
-    return {name: old[name] if old.get(name) == new.get(name) else _UNKNOWN for name in {**old, **new}}
+    return replace(state, in_force=memory.on_disk(state))

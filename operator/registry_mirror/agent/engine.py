@@ -24,6 +24,8 @@ from .restart import Restarter, in_flight, rejected
 from .signs import Tools
 from .state import Attempt, State
 
+READERS = 2.0  # how long a pull may take between two files, in seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -75,6 +77,8 @@ class Engine:
         self._look = look
         self._started = started
         self._repairs = Repairs(clock.seconds)
+        self._clock = clock
+        self._wrote_at: float | None = None
         self._facts: RuntimeFacts | None = None
         self._restarter: tuple[str, Restarter] | None = None
 
@@ -90,6 +94,8 @@ class Engine:
             done.state = state = self._see(state, done, order)
             if in_flight(state):
                 self._follow(done, state)
+            elif state.attempt is not None and (restarter := self._restarter_for(done)) is not None:
+                restarter.tidy()
             done.bundle = order.fetch()
             if done.bundle is not None:
                 self._apply(done, order, done.bundle)
@@ -114,6 +120,11 @@ class Engine:
         """Take note of a start of the runtime. One that read settings which no start had proven is seen through."""
         if in_flight(before):
             return before
+        if done.live is not None and done.live.unit:
+            before = replace(before, unit=done.live.unit)
+        failing = self._failing(before, done)
+        if failing is not None:
+            return failing.observe(before, before.unit, order.deadline)
         state = runtime_started(before, self._host.modified(_socket(done)))
         if state == before or not before.revision:  # a node that was never given anything is left alone
             return state
@@ -125,6 +136,17 @@ class Engine:
             state = replace(state, good=None)
         memory.save(self._host, state)
         return state
+
+    def _failing(self, state: State, done: Pass) -> Restarter | None:
+        """Give what brings the runtime back if it is down, does not start, and would read settings that are unproven.
+
+        One that somebody has stopped is left alone. Raises TransientError.
+        """
+        down = done.live is None or done.live.state in ("Dead", "Missing")
+        if not down or state.good is None or memory.on_disk(state) == state.in_force:
+            return None
+        restarter = self._restarter_for(done)
+        return restarter if restarter is not None and restarter.fails_to_start(state.unit) else None
 
     def _follow(self, done: Pass, state: State) -> None:
         """Carry on with the restart in flight. Raises WaitingError until it is over."""
@@ -156,11 +178,21 @@ class Engine:
             bundle,
             done.facts,
             lambda path: not order.keep_drift and self._repairs.allow(path),
+            self._readers,
         )
         self._repairs.note(done.outcome.repaired)
         # k0s restarts its containerd by itself (k0s pkg/component/worker/containerd, watchDropinConfigs).
         if waiting_for_restart(done.state) and order.restart_allowed and done.facts.name != "k0s":
             self._restart(done, order)
+
+    def _readers(self, writing: bool) -> bool:
+        """A pull opens the TLS files that a hosts.toml names some time after it has read that; where one is gone, it
+        fails, the fallback included (seen with containerd 2.4.2 under load).
+        """
+        now = self._clock.seconds()
+        if writing or self._wrote_at is None:
+            self._wrote_at = now
+        return now - self._wrote_at < READERS
 
     def _restart(self, done: Pass, order: Order) -> None:
         assert done.state is not None

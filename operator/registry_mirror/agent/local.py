@@ -14,13 +14,20 @@ from ..core.layout import layout
 from ..core.masked import diff
 from . import edits
 from . import state as memory
-from .apply import check, waiting_for_restart
-from .engine import Engine, Order
+from .apply import check, runtime_started, waiting_for_restart
+from .engine import Engine, Order, Pass
 from .host import Host, HostFile
+from .live import SOCKETS, Live
+from .restart import in_flight, rejected
 
 _KEY = f"{memory.DIRECTORY}/digest-key"
 _KEY_BYTES = 32
+_NOTHING, _NOTHING_AGAIN = "none", "none-again"
 _MAX_PASSES = 2000
+_HELD = 1.0
+_BY_ITSELF = -1  # state.Attempt.entered of a start that nobody asked for
+
+Found = tuple[RuntimeFacts, Live | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +52,48 @@ class Result:
 class LocalNode:
     """The node that the program runs on, changed by a person or a script instead of by a controller."""
 
-    def __init__(self, host: Host, engine: Engine, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        host: Host,
+        engine: Engine,
+        find: Callable[[memory.State], Found],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Take the host's files, the engine that changes them, and what finds the runtime without changing anything
+        (given the record; raises ProblemError).
+        """
         self._host = host
         self._engine = engine
+        self._find = find
         self._sleep = sleep
 
     def facts(self) -> RuntimeFacts:
         """Give what was found of the runtime. Raises ProblemError."""
-        done = self._engine.run(Order(fetch=lambda: None))
-        if done.problem is not None and not isinstance(done.problem, WaitingError):
-            raise done.problem
-        assert done.facts is not None
-        return done.facts
+        return self._find(memory.load(self._host))[0]
 
-    def key(self) -> bytes:
-        """Give the key for digests on this node; made at the first time. Raises HostError."""
+    def key(self, *, keep: bool = True) -> bytes:
+        """Give the key for digests on this node; it is made at the first time, and then ``keep`` says whether it is
+        written down. Raises HostError.
+        """
         found = self._host.read(_KEY)
         if found is not None and len(found.content) == _KEY_BYTES:
             return found.content
         key = secrets.token_bytes(_KEY_BYTES)
-        self._host.stage(_KEY, key, 0o600).commit()
+        if keep:
+            self._host.stage(_KEY, key, 0o600).commit()
         return key
+
+    def untouched(self) -> bool:
+        """Tell whether nothing of ours is on the node or in force, whatever runtime it has. Raises HostError."""
+        state = memory.load(self._host)
+        return not (state.originals or state.writing or in_flight(state) or waiting_for_restart(state))
 
     def nothing(self) -> Bundle:
         """Give the bundle of a node that has nothing of ours. Raises ProblemError."""
-        return Bundle(revision="none", runtime=self.facts().name, files=())
+        name = self.facts().name
+        # A revision that failed is not tried again, but whoever asks again has mended what kept the runtime from it.
+        again = rejected(memory.load(self._host), _NOTHING) is not None
+        return Bundle(revision=_NOTHING_AGAIN if again else _NOTHING, runtime=name, files=())
 
     def forget(self, result: Result) -> None:
         """Remove what the agent remembers, once nothing of ours is on the node or in force. Raises HostError."""
@@ -78,9 +102,10 @@ class LocalNode:
 
     def plan(self, bundle: Bundle) -> Plan:
         """Say what applying the bundle would do; writes nothing. Raises ProblemError."""
-        facts = self.facts()
+        before = memory.load(self._host)
+        facts, live = self._find(before)
         check(bundle, facts)
-        state = memory.load(self._host)
+        state = runtime_started(before, self._host.modified(live.socket if live is not None else SOCKETS[facts.name]))
         lines: list[str] = []
         paths: list[str] = []
         for path, old, new in self._changes(state, bundle):
@@ -135,13 +160,24 @@ class LocalNode:
                 report(done.problem.message)
                 self._sleep(done.problem.after)
                 continue
-            if done.problem is not None:
+            if done.problem is not None and not _starts_later(done):
                 raise done.problem
+            if done.outcome.held:
+                self._sleep(_HELD)
+                continue
             assert done.state is not None
             attempt = done.state.attempt
-            restarted = attempt.unit if attempt is not None and attempt != before else ""
+            ours = attempt is not None and attempt != before and attempt.entered != _BY_ITSELF
+            restarted = attempt.unit if attempt is not None and ours else ""
             return Result(tuple(written), tuple(restored), waiting_for_restart(done.state), restarted)
         raise ProblemError("RestartUnfinished", "the restart came to no end; see `systemctl status` of the runtime")
+
+
+def _starts_later(done: Pass) -> bool:
+    """Tell whether all that was missing is a restart of what does not run: as before a node's first boot is over."""
+    assert done.problem is not None
+    stopped = done.live is None or done.live.state in ("Dead", "Missing")
+    return done.problem.reason == "RestartUnsupported" and stopped
 
 
 def _text(content: bytes | None) -> str | None:

@@ -13,7 +13,7 @@ from ..core import bundle as bundles
 from ..core.bundle import Bundle
 from ..core.probing import targets
 from ..kube.resources import BUNDLE_KEY, SECRETS, Resource
-from .engine import Engine, Order, Pass
+from .engine import READERS, Engine, Order, Pass
 from .prober import Prober
 from .proxies import Proxies
 from .report import status
@@ -42,6 +42,8 @@ class Node:
     ) -> None:
         """Take the engine, the API server, the namespace of bundles, what tests endpoints, what gives the proxies that
         the runtime uses, and what is told the directories in which changes matter.
+
+        ``pause`` is in how many seconds there is something left to do although nothing is wrong, or None.
         """
         self._engine = engine
         self._secrets = secrets
@@ -50,6 +52,7 @@ class Node:
         self._proxies = proxies
         self._watch = watch
         self._bundle: Bundle | None = None
+        self.pause: float | None = None
 
     def reconcile(self, config: NodeRegistryConfig, now: str) -> tuple[NodeRegistryConfigStatus, ProblemError | None]:
         """Make the node as the object says; gives the status to report, and what went wrong if the pass is to be tried
@@ -64,6 +67,7 @@ class Node:
             earlier=config.status.runtime,
         )
         done = self._engine.run(order)
+        self.pause = READERS if done.outcome.held else None
         self._probe(config, done)
         self._watch(_directories(done))
         return status(config, done, self._prober.reports(), now), done.problem

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..api.models import EndpointResult
-from ..core.probing import History, Result, Target, judge, report
+from ..core.probing import History, Result, Target, every, judge, report
 from .proxies import Proxies
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Prober:
             # Counted from the end of a round: one that takes longer than the interval must not be followed at once.
             if late:
                 due = time.monotonic() + self._pause()
-            due = min(due, time.monotonic() + self._wanted.interval * (1 + _JITTER))
+            due = min(due, time.monotonic() + self._every() * (1 + _JITTER))
 
     def _next(self, due: float) -> _Wanted | None:
         """Wait for a new order, or until a round is due; gives the newest order if there is one."""
@@ -124,7 +124,10 @@ class Prober:
             return newest
 
     def _pause(self) -> float:
-        return self._wanted.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        return self._every() * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+
+    def _every(self) -> float:
+        return every(self._wanted.interval, len(self._wanted.targets))
 
     def _take(self, order: _Wanted) -> None:
         same_way = order.proxies == self._wanted.proxies

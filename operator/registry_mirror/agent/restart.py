@@ -30,6 +30,7 @@ _LOST = 15.0  # a request after which nothing happened for so long is made again
 _BACK = 60.0  # for the runtime to answer after a rollback
 _POLL = 1.0
 _LINES = 20
+_UNASKED = -1
 
 
 def in_flight(state: State) -> bool:
@@ -94,16 +95,21 @@ class Restarter:
         """
         unit = self._unit(unit_name)
         attempt = Attempt(
-            revision=state.revision,
+            revision=state.writing or state.revision,
             unit=unit_name,
             started_at=self._tools.now(),
             deadline=deadline,
             boot=self._tools.clock.boot(),
             began=self._tools.clock.seconds(),
-            entered=-1,
+            entered=_UNASKED,
             restarts=unit.restarts,
         )
         return self._arm(state, attempt)
+
+    def fails_to_start(self, unit_name: str) -> bool:
+        """Tell whether a service is down and its manager has tried to start it. Raises TransientError."""
+        unit = self._tools.service.unit(unit_name) if unit_name else None
+        return unit is not None and unit.active in ("failed", "activating")
 
     def _unit(self, name: str) -> Unit:
         unit = self._tools.service.unit(name)
@@ -144,12 +150,16 @@ class Restarter:
 
     def _arm(self, state: State, attempt: Attempt) -> State:
         """Have the host go back by itself, and put on record that this was done, before and after."""
+        # What an earlier restart may have left would be taken for the outcome of this one.
+        self._tools.service.cancel(DEAD_MAN)
+        rollback.clear(self._host)
         state = self._save(replace(state, attempt=attempt))
         command = rollback.prepare(self._host, good.restores(state), attempt.unit, self._tools.service.kind)
         self._tools.service.schedule(DEAD_MAN, attempt.deadline + _MARGIN, command)
         self._signs.reset()
-        self._asked_at = self._tools.clock.seconds()
-        return self._save(replace(state, attempt=replace(attempt, phase="Restarting", began=self._asked_at)))
+        self._asked_at = 0.0
+        began = self._tools.clock.seconds()
+        return self._save(replace(state, attempt=replace(attempt, phase="Restarting", began=began)))
 
     def _restart(self, unit: str) -> None:
         self._asked_at = self._tools.clock.seconds()
@@ -169,7 +179,8 @@ class Restarter:
         assert attempt is not None
         if attempt.boot != self._tools.clock.boot():
             # The dead-man went with the other boot, and that start was the restart.
-            renewed = replace(attempt, boot=self._tools.clock.boot(), began=self._tools.clock.seconds(), entered=-1)
+            boot, now = self._tools.clock.boot(), self._tools.clock.seconds()
+            renewed = replace(attempt, boot=boot, began=now, entered=_UNASKED)
             return self._save(replace(state, attempt=renewed)), _POLL
         if attempt.phase == "Checking":
             return self._check(state, attempt)
@@ -178,11 +189,14 @@ class Restarter:
                 return self._succeed(state, attempt), None
             case "done":
                 return self._go_back(state, attempt), _POLL
-            case "started":
+            case "started":  # it runs, or has died with the machine, and then nobody else starts it again
+                self._roll_back()
                 return state, _POLL
         if attempt.phase == "Arming":
             self._disarm()
-            return self._save(replace(state, attempt=None)), _POLL
+            # A start that nobody asked for is to be seen again, and seen through.
+            start = 0 if attempt.entered == _UNASKED else state.runtime_start
+            return self._save(replace(state, attempt=None, runtime_start=start)), _POLL
         if attempt.phase == "RollingBack":
             self._roll_back()
             return state, _POLL
@@ -222,7 +236,9 @@ class Restarter:
         done = replace(
             attempt, phase="Done", result="Succeeded", finished_at=self._tools.now(), message=f"{attempt.unit} is back"
         )
-        state = self._save(replace(state, in_force=state.start_settings, good=None, attempt=done))
+        # Amid a change, what was read is neither: the change goes on, and what was good before is needed for its proof.
+        good_before = state.good if state.writing else None
+        state = self._save(replace(state, in_force=memory.on_disk(state), good=good_before, attempt=done))
         self._disarm()
         good.sweep(self._host, state)
         return state
@@ -240,6 +256,9 @@ class Restarter:
     def _go_back(self, state: State, attempt: Attempt) -> State:
         """The host has put the last good files back."""
         message = attempt.message or f"{attempt.unit}: nobody saw the restart through, so the host went back by itself"
+        missing = rollback.skipped(self._host)
+        if missing:
+            message += f" (but: {'; '.join(missing)})"
         checking = replace(
             attempt,
             phase="Checking",
@@ -247,6 +266,8 @@ class Restarter:
             log=attempt.log or self._lines(attempt),
             began=self._tools.clock.seconds(),
         )
+        for path in state.good.files if state.good is not None and state.writing else ():
+            self._host.clean(path)
         before = good.returned(state) if state.good is not None else state
         state = self._save(replace(before, attempt=checking))
         self._rolled_at = None
@@ -262,7 +283,16 @@ class Restarter:
         if why:
             text = f"{attempt.message}; the last good files are back, and still {why}"
             done = replace(done, result="RollbackFailed", message=text)
+        self.tidy()
         return self._save(replace(state, attempt=done)), None
+
+    def tidy(self) -> None:
+        """Take back what a restart that is over has left on the host, if nobody could do that at its end.
+
+        Raises HostError.
+        """
+        if rollback.outcome(self._host) != "none":
+            self._disarm()
 
     def _disarm(self) -> None:
         try:

@@ -53,10 +53,12 @@ class Signs:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._since: float | None = None
+        self._first_beat = ""
 
     def reset(self) -> None:
         """Begin anew: there is another restart."""
         self._since = None
+        self._first_beat = ""
 
     def unhealthy(self) -> str:
         """Say why the runtime cannot be said to work; empty if it does (CRI Version, Status and ListImages)."""
@@ -95,6 +97,10 @@ class Signs:
             return Missing(f"the node's heartbeat cannot be read: {error.message}", unknown=True)
         if beat and beat != attempt.beat and microseconds(beat) > entered_at:
             return None
+        # The node's clock may have been set back since the start; what follows on a beat that came after it did too.
+        if beat and self._first_beat and beat != self._first_beat:
+            return None
+        self._first_beat = self._first_beat or beat
         return Missing("the runtime answers, but the node has had no heartbeat since")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,7 @@ DIRECTORY = "/var/lib/registry-mirror"
 LOCK = f"{DIRECTORY}/lock"
 _STATE = f"{DIRECTORY}/state.json"
 _ORIGINALS = f"{DIRECTORY}/originals"
+UNKNOWN = "unknown"
 Result = Literal["InProgress", "Succeeded", "RolledBack", "RollbackFailed"]
 _REVISION_ARGS = re.compile(rf"^{MICROK8S}/[^/]+/args(?=/|$)")
 
@@ -84,7 +85,8 @@ class State(Struct, frozen=True, kw_only=True):
     file comes after it. ``directories`` were not there before us. ``edits`` are those paths of which a part is ours.
 
     ``start_settings`` are those of ``revision``, on disk since ``written_at`` (nanoseconds since 1970); ``in_force``
-    are those that the runtime read when it last started. ``runtime_start`` tells that start from any other.
+    are those that the runtime read when it last started. ``runtime_start`` tells that start from any other, and
+    ``unit`` is the service that it ran in: while it is down, nothing else tells.
 
     While ``writing`` names a revision, the disk has something between ``revision`` and that one, whose settings are
     ``writing_settings``. ``good`` is there as long as the disk has start settings that no start has proven.
@@ -98,6 +100,7 @@ class State(Struct, frozen=True, kw_only=True):
     written_at: int = 0
     in_force: dict[str, str] = msgspec.field(default_factory=dict)
     runtime_start: int = 0
+    unit: str = ""
     writing: str = ""
     writing_settings: dict[str, str] = msgspec.field(default_factory=dict)
     good: Good | None = None
@@ -110,15 +113,32 @@ def load(host: Host) -> State:
     if found is None:
         return State()
     try:
-        return msgspec.json.decode(found.content, type=State)
+        return msgspec.convert(_as_now(msgspec.json.decode(found.content)), State)
     except msgspec.MsgspecError:
         text = f"{_STATE}: it is damaged; restore it, or move {DIRECTORY} away, which has the originals, to start anew"
         raise HostError("StateDamaged", text) from None
 
 
+def _as_now(record: Any) -> Any:
+    """Give a record as this version writes it: once an edit could set config_path only, and called it ``value``."""
+    edited = record.get("edits") if isinstance(record, dict) else None
+    for edit in edited.values() if isinstance(edited, dict) else ():
+        if isinstance(edit, dict) and "value" in edit:
+            edit["config_path"] = edit.pop("value")
+    return record
+
+
 def save(host: Host, state: State) -> None:
     """Write the record. Raises HostError."""
     host.stage(_STATE, msgspec.json.encode(state), 0o600).commit()
+
+
+def on_disk(state: State) -> dict[str, str]:
+    """Give what a start reads now; amid a change nobody knows, and a value that equals none stands for that."""
+    if not state.writing:
+        return state.start_settings
+    old, new = state.start_settings, state.writing_settings
+    return {name: old[name] if old.get(name) == new.get(name) else UNKNOWN for name in {**old, **new}}
 
 
 def adopt(host: Host, state: State, paths: list[str]) -> State:
@@ -233,11 +253,12 @@ def remove_directories(host: Host, state: State) -> State:
 
 
 def sweep(host: Host, state: State) -> None:
-    """Remove copies that the record does not name: of originals that are back, and what a crash left.
+    """Remove copies that the record does not name: of originals that are back for good, and what a crash left.
 
     Raises HostError.
     """
-    named = {original.copy for original in state.originals.values()}
+    before = state.good.originals if state.good is not None else {}  # a rollback makes these ours again
+    named = {original.copy for original in (*state.originals.values(), *before.values())}
     for name in host.names(_ORIGINALS, unfinished=True):
         copy = f"{_ORIGINALS}/{name}"
         if copy not in named:

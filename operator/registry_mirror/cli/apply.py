@@ -41,8 +41,8 @@ def command(
     Example: registry-mirror apply --local -f mirrors.yaml --dry-run
     """
     loaded = load(files)
-    with open_node(root, runtime) as node:
-        wanted = _bundle(node, loaded, labels_of(labels))
+    with open_node(root, runtime, dry_run=dry_run) as node:
+        wanted = _bundle(node, loaded, labels_of(labels), node.key(keep=not dry_run))
         if dry_run:
             plan = node.plan(wanted)
             show(plan, planned(plan), output)
@@ -51,13 +51,13 @@ def command(
             show(result, done(result), output)
 
 
-def _bundle(node: LocalNode, loaded: Loaded, labels: dict[str, str]) -> Bundle:
+def _bundle(node: LocalNode, loaded: Loaded, labels: dict[str, str], key: bytes) -> Bundle:
     facts = node.facts()
     problem = unsupported(facts)
     if problem is not None:
         raise click.ClickException(f"{problem[1]} ({problem[0]})")
     found, sources = rendered(loaded, facts, labels)
-    return seal(facts.name, found, sources, node.key())
+    return seal(facts.name, found, sources, key)
 
 
 def planned(plan: Plan) -> list[str]:

@@ -21,7 +21,15 @@ def command(local: bool, root: Path, runtime: str, restart: str, deadline: float
     \b
     Example: registry-mirror restore --local --dry-run
     """
-    with open_node(root, runtime) as node:
+    from ..agent.local import Plan, Result
+
+    with open_node(root, runtime, dry_run=dry_run) as node:
+        if node.untouched():
+            if not dry_run:
+                node.forget(Result((), (), ()))
+            found = Plan((), (), ()) if dry_run else Result((), (), ())
+            show(found, ["nothing to put back"], output)
+            return
         wanted = node.nothing()
         if dry_run:
             plan = node.plan(wanted)

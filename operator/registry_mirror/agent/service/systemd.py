@@ -204,7 +204,9 @@ class Systemd:
         # Not --lines: with --since, some versions give the first ones (seen with 252).
         asked += ["-o", "cat", "--no-pager"]
         short = f"tail -n {lines} | cut -b -1200"
-        script = f"umask 077; mkdir -p {DIRECTORY}/restart; set -C; {shlex.join(asked)} | {short} > {_LOG}"
+        # What a service said in its last moment may not be written yet.
+        lines_of_it = f"journalctl --sync; {shlex.join(asked)} | {short}"
+        script = f"umask 077; mkdir -p {DIRECTORY}/restart; set -C; {{ {lines_of_it}; }} > {_LOG}"
         service = (
             *_service("registry-mirror: read the log of a service", _LOG_LIMIT),
             _commands(("/bin/sh", "-c", script)),
