@@ -1,21 +1,22 @@
 """From a policy and a report of a node to the order of that node's files, and back, on a real API server.
 
-No agent runs here: the reports are written as an agent would write them, so that a node can be told what it found.
+The agents are played, so that a node can be told what it found.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import pytest
 
+from registry_mirror.api.models import EndpointResult
 from registry_mirror.core import bundle as bundles
 from registry_mirror.core.bundle import Bundle
 from registry_mirror.core.layout import default_facts
 from registry_mirror.kube.resources import BUNDLE_KEY
+from tests.apiserver.players import Players
 from tests.harness.cluster import BUNDLES, Cluster, mirror
 
 pytestmark = pytest.mark.apiserver
@@ -24,35 +25,29 @@ A, B = "https://a.example", "https://b.example"
 
 
 @pytest.fixture(scope="module")
-def cluster(bare_cluster: Cluster) -> Cluster:
+def players(bare_cluster: Cluster) -> Iterator[Players]:
+    """The agents of two nodes."""
+    with Players(bare_cluster, default_facts("containerd", "2.1.4")) as playing:
+        yield playing
+
+
+@pytest.fixture(scope="module")
+def cluster(bare_cluster: Cluster, players: Players) -> Cluster:
     """A controller and two nodes that have reported which runtime they have."""
     found = bare_cluster
     found.kubectl("delete", "registrymirrorpolicy", "default")  # nothing is tested: there are no agents
     for name in ("one", "two"):
         found.add_node(name, "containerd")
     found.start_controller()
-    for name in ("one", "two"):
-        found.until(lambda name=name: name in names(found), f"{name} has its object")  # type: ignore[misc]
-        report(found, name, runtime=msgspec.to_builtins(default_facts("containerd", "2.1.4")))
     found.apply(mirror("hub", "docker.io", A, B))
     found.until(lambda: all(order(found, name) == [A, B] for name in ("one", "two")), "both have the user's order")
     return found
 
 
-def names(cluster: Cluster) -> list[str]:
-    return [item["metadata"]["name"] for item in cluster.get("noderegistryconfigs")["items"]]
-
-
-def report(cluster: Cluster, node: str, **status: Any) -> None:
-    """Write a part of a node's status."""
-    patch = json.dumps({"status": status})
-    cluster.kubectl("patch", "nrc", node, "--subresource=status", "--type=merge", f"--patch={patch}")
-
-
-def found(url: str, reachable: bool) -> dict[str, Any]:
+def found(url: str, reachable: bool) -> EndpointResult:
     if reachable:
-        return {"url": url, "reachable": True, "reason": "Reachable", "latency": "9ms"}
-    return {"url": url, "reachable": False, "reason": "TimedOut", "message": "it hangs"}
+        return EndpointResult(url=url, reachable=True, reason="Reachable", latency="9ms")
+    return EndpointResult(url=url, reachable=False, reason="TimedOut", message="it hangs")
 
 
 def policy(mode: str) -> dict[str, Any]:
@@ -108,9 +103,17 @@ def test_without_a_policy_nodes_are_told_to_report(cluster: Cluster) -> None:
     assert cluster.condition("hub", "EndpointsReachable")["reason"] == "NotProbed"
 
 
-def test_an_endpoint_that_does_not_answer_a_node_goes_behind_there_and_comes_back(cluster: Cluster) -> None:
-    report(cluster, "one", endpoints=[found(A, False), found(B, True)])
-    report(cluster, "two", endpoints=[found(A, True), found(B, True)])
+def test_an_endpoint_that_does_not_answer_a_node_goes_behind_there_and_comes_back(
+    cluster: Cluster, players: Players
+) -> None:
+    players.endpoints["one"] = (
+        found(A, False),
+        found(B, True),
+    )
+    players.endpoints["two"] = (
+        found(A, True),
+        found(B, True),
+    )
     message = shown(cluster, "False", "SomeUnreachable")
     assert message == f"{A} does not answer 1 of 2 nodes: TimedOut on one: it hangs"
     assert order(cluster, "one") == [A, B]
@@ -136,15 +139,21 @@ def test_an_endpoint_that_does_not_answer_a_node_goes_behind_there_and_comes_bac
     assert usual is not None
     assert demoted.sources == usual.sources
 
-    report(cluster, "one", endpoints=[found(A, True), found(B, True)])
+    players.endpoints["one"] = (
+        found(A, True),
+        found(B, True),
+    )
     cluster.until(lambda: order(cluster, "one") == [A, B], "A is back on one")
     assert bundle(cluster, "one") == usual
     shown(cluster, "True", "AllReachable")
 
 
-def test_a_controller_that_starts_again_keeps_the_users_order_and_the_nodes(cluster: Cluster) -> None:
+def test_a_controller_that_starts_again_keeps_the_users_order_and_the_nodes(cluster: Cluster, players: Players) -> None:
     told(cluster, "Demote")
-    report(cluster, "one", endpoints=[found(A, False), found(B, True)])
+    players.endpoints["one"] = (
+        found(A, False),
+        found(B, True),
+    )
     cluster.until(lambda: order(cluster, "one") == [B, A], "A is behind on one")
     revisions = {node: cluster.get("nrc", node)["spec"]["revision"] for node in ("one", "two")}
 
@@ -160,9 +169,12 @@ def test_a_controller_that_starts_again_keeps_the_users_order_and_the_nodes(clus
     )
 
 
-def test_off_and_report_give_the_users_order(cluster: Cluster) -> None:
+def test_off_and_report_give_the_users_order(cluster: Cluster, players: Players) -> None:
     told(cluster, "Demote")
-    report(cluster, "one", endpoints=[found(A, False), found(B, True)])
+    players.endpoints["one"] = (
+        found(A, False),
+        found(B, True),
+    )
     cluster.until(lambda: order(cluster, "one") == [B, A], "A is behind on one")
     for mode, reason in (("Report", "SomeUnreachable"), ("Off", "NotProbed")):
         told(cluster, mode)

@@ -158,12 +158,13 @@ def test_an_object_without_endpoints_shares_through_the_embedded_registry_only(c
     embedded.write_text(
         'server = "https://127.0.0.1:6443/v2"\nca = ["/ca.crt"]\nclient = [["/c.crt", "/c.key"]]\n[host]\n'
     )
+    cluster.policy(restart="Never")
     try:
         cluster.apply(mirror("shared", "docker.io"))
-        # Newly shared: K3s takes a restart for that, and nothing here restarts it.
+        # Newly shared: K3s takes a restart for that.
         cluster.until(lambda: cluster.condition("shared").get("reason") == "RestartRequired", "RestartRequired is said")
         message = cluster.condition("shared")["message"]
-        assert "in force on 2 of 3 nodes; pi-1: restart the runtime" in message
+        assert "in force on 2 of 3 nodes; pi-1: a restart of the runtime brings into force: " in message
         assert "sharing of docker.io through the embedded registry" in message
         assert cluster.condition("pi-1", "RestartRequired", "noderegistryconfig")["status"] == "True"
         text = cluster.nodes["pi-1"].text(f"{K3S_CERTS}/docker.io/hosts.toml") or ""

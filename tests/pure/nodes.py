@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -10,6 +11,7 @@ from registry_mirror.api.errors import InvalidError
 from registry_mirror.api.models import NodeRegistryConfig, RegistryMirrorSpec, RegistryMirrorStatus, RuntimeName
 from registry_mirror.core.bundle import Bundle, MirrorProblem
 from registry_mirror.core.plan import NodePlan
+from registry_mirror.core.rollout import Hold
 from registry_mirror.core.status import NodeView, Tally, mirror_status, tally
 from tests.pure.builders import parsed
 
@@ -51,14 +53,14 @@ def status_of(
     spec: RegistryMirrorSpec | None = SPEC,
     error: InvalidError | None = None,
     old: RegistryMirrorStatus | None = None,
-    paused: bool = False,
+    holds: Mapping[str, Hold] | None = None,
     now: str = NOW,
 ) -> RegistryMirrorStatus:
     return mirror_status(
         generation=3,
         spec=spec,
         error=error,
-        tally=tally(nodes, paused).get("m", Tally()),
+        tally=tally(nodes, holds or {}).get("m", Tally()),
         old=old or RegistryMirrorStatus(),
         now=now,
     )

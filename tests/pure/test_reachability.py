@@ -45,7 +45,7 @@ def status_of(
     old: RegistryMirrorStatus | None = None,
     now: str = NOW,
 ) -> RegistryMirrorStatus:
-    found = tally(nodes, paused=False).get("m", Tally())
+    found = tally(nodes, {}).get("m", Tally())
     old = old or RegistryMirrorStatus()
     return mirror_status(generation=1, spec=spec, error=None, tally=found, old=old, now=now, probe=Probe(mode=mode))
 

@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from registry_mirror.api.conditions import Condition, find
 from registry_mirror.api.errors import FieldError, InvalidError
+from registry_mirror.api.models import RegistryMirrorPolicyStatus
 from registry_mirror.core.bundle import MirrorProblem
 from registry_mirror.core.plan import NodePlan
-from registry_mirror.core.status import NodeView
+from registry_mirror.core.rollout import Hold
+from registry_mirror.core.status import NodeView, policy_status
 from tests.pure.builders import parsed
-from tests.pure.nodes import BUNDLE, CONFLICT, LATER, PROBLEM, WAITS, config, node, status_of
+from tests.pure.nodes import BUNDLE, CONFLICT, LATER, NOW, PROBLEM, WAITS, config, node, status_of
 
 WITHOUT_ENDPOINTS = parsed("docker.io").spec
 NO_FACTS = NodePlan(None, frozenset({"m"}))
@@ -31,6 +33,16 @@ def brief(conditions: Sequence[Condition]) -> str:
     ready = find(conditions, "Ready")
     assert ready is not None
     return " ".join([ready.reason, *true])
+
+
+HALTED = Hold("RolloutHalted", "halted: it failed on a")
+
+
+def restarting(name: str) -> NodeView:
+    """A node whose agent is about to restart the runtime."""
+    found = config("waiting")
+    said = Condition(type="RestartRequired", status="True", reason="Quiescing", message="waiting for 2 containers")
+    return NodeView(name, WAITS, replace(found, status=replace(found.status, conditions=(said,))))
 
 
 TYPES = ["Ready", "Reconciling", "Stalled", "Conflicted", "EndpointsReachable"]
@@ -83,12 +95,47 @@ CASES: dict[str, tuple[dict[str, Any], list[NodeView], str, Counts, str]] = {
         (1, 0, 1, 0, 0),
         "a: the node has not been given the revision yet",
     ),
-    "paused": (
-        {"paused": True},
+    "held": (
+        {"holds": {"a": Hold("Soaking", "the first node is watched")}},
         [node("a", "untold"), node("b")],
-        "Paused Reconciling",
+        "Soaking Reconciling",
         (2, 1, 1, 0, 0),
-        "rollout.paused is set in RegistryMirrorPolicy default",
+        "in force on 1 of 2 nodes; a: the first node is watched",
+    ),
+    "held, and there is nothing to wait for": (
+        {"holds": {"a": Hold("Soaking", "the first node is watched")}},
+        [node("a")],
+        "Applied Ready",
+        (1, 1, 0, 0, 0),
+        "in force on 1 of 1 node",
+    ),
+    "halted": (
+        {"holds": dict.fromkeys("bc", HALTED)},
+        [node("a", "stalled"), node("b", "untold"), node("c", "untold")],
+        "DiskFull Stalled",
+        (3, 0, 2, 1, 0),
+        "3 of 3 nodes: b, c: halted: it failed on a; a: no space left",
+    ),
+    "halted by nodes of another kind": (
+        {"holds": {"b": HALTED}},
+        [node("a", "applying"), node("b", "untold")],
+        "RolloutHalted Reconciling Stalled",
+        (2, 0, 2, 0, 0),
+        "1 of 2 nodes: b: halted: it failed on a",
+    ),
+    "waiting for a slot for its restart": (
+        {"holds": {"a": Hold("WaitingForSlot", "not available are: z")}},
+        [node("a", "waiting", WAITS)],
+        "WaitingForSlot Reconciling",
+        (1, 0, 1, 0, 0),
+        "a restart of the runtime brings into force: credentials for x; not available are: z",
+    ),
+    "restarting": (
+        {},
+        [restarting("a")],
+        "Quiescing Reconciling",
+        (1, 0, 1, 0, 0),
+        "a: waiting for 2 containers",
     ),
     "stalled agent": (
         {},
@@ -116,7 +163,7 @@ CASES: dict[str, tuple[dict[str, Any], list[NodeView], str, Counts, str]] = {
         [node("a", "waiting", WAITS), node("b")],
         "RestartRequired Reconciling",
         (2, 1, 1, 0, 0),
-        "a: restart the runtime to bring into force: credentials for x",
+        "a: a restart of the runtime brings into force: credentials for x",
     ),
     "another mirror waits for a restart": (
         {},
@@ -239,3 +286,14 @@ def test_a_conflict_names_winners_nodes_and_the_rule() -> None:
     assert found is not None
     assert found.reason == "LowerPrecedence"
     assert found.message.startswith("RegistryMirror another, winner takes precedence on 2 nodes (such as a): ")
+
+
+def test_the_policy_says_whether_it_is_followed() -> None:
+    wrong = (FieldError("spec.rollout.windows[0].schedule", "'x'", "write five cron fields"),)
+    good = policy_status(1, (), RegistryMirrorPolicyStatus(), NOW)
+    assert brief(good.conditions) == "InForce Ready"
+    assert policy_status(1, (), good, LATER) == good
+    bad = policy_status(2, wrong, good, LATER)
+    assert brief(bad.conditions) == "InvalidSpec Stalled"
+    assert bad.conditions[0].message.startswith("spec.rollout.windows[0].schedule: found 'x'; write five cron fields.")
+    assert {item.observed_generation for item in bad.conditions} == {bad.observed_generation} == {2}

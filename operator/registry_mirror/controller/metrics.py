@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from .workqueue import Key
+
+
+class Snapshot(Gauge):
+    """A gauge whose values are given all at once: what is not among them any more is shown no longer."""
+
+    _shown: frozenset[tuple[str, ...]] = frozenset()
+
+    def show(self, values: Mapping[tuple[str, ...], float]) -> None:
+        """Show these values, by the values of the labels, and no others."""
+        for labels in self._shown - values.keys():
+            self.remove(*labels)
+        for labels, value in values.items():
+            self.labels(*labels).set(value)
+        self._shown = frozenset(values)
 
 
 class Metrics:
@@ -12,6 +28,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._work()
+        self._mirrors()
+        self._nodes()
+
+    def _work(self) -> None:
         self.reconciles = Counter(
             "registry_mirror_reconciles", "Keys worked on.", ["kind", "result"], registry=self.registry
         )
@@ -29,14 +50,57 @@ class Metrics:
         self.lag = Gauge(
             "registry_mirror_queue_lag_seconds", "For how long the oldest key has been due.", registry=self.registry
         )
-        self.nodes = Gauge(
+
+    def _mirrors(self) -> None:
+        self.nodes = Snapshot(
             "registry_mirror_nodes",
             "Nodes by state of one RegistryMirror.",
             ["mirror", "state"],
             registry=self.registry,
         )
-        self.mirrors = Gauge(
+        self.mirrors = Snapshot(
             "registry_mirror_ready", "1 if the RegistryMirror is Ready, else 0.", ["mirror"], registry=self.registry
+        )
+        self.conditions = Snapshot(
+            "registry_mirror_condition",
+            "1 for the status and reason that each condition of a RegistryMirror has.",
+            ["mirror", "type", "status", "reason"],
+            registry=self.registry,
+        )
+        self.endpoints = Snapshot(
+            "registry_mirror_endpoint_nodes",
+            "Nodes by whether an endpoint of a RegistryMirror answers them.",
+            ["mirror", "url", "state"],
+            registry=self.registry,
+        )
+        self.latencies = Snapshot(
+            "registry_mirror_endpoint_latency_seconds",
+            "How long an endpoint took to answer the nodes: the median, and the slowest (quantile 1).",
+            ["url", "quantile"],
+            registry=self.registry,
+        )
+
+    def _nodes(self) -> None:
+        self.rollout = Snapshot(
+            "registry_mirror_rollout_nodes",
+            "Nodes by how far they are with what they are to have; each is counted once.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.held = Snapshot(
+            "registry_mirror_held_nodes",
+            "Nodes that have to wait, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.rolled_back = Snapshot(
+            "registry_mirror_rolled_back_nodes",
+            "Nodes that went back from the revision they are to have.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.restarts = Counter(
+            "registry_mirror_restarts", "Restarts of runtimes that ended.", ["result"], registry=self.registry
         )
 
     def observe(self, key: Key, seconds: float, result: str) -> None:

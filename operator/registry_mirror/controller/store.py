@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -31,6 +32,15 @@ _log = logging.getLogger(__name__)
 
 Json = Mapping[str, Any]
 
+_SERVER_LABELS = frozenset(
+    {
+        "node-role.kubernetes.io/control-plane",
+        "node-role.kubernetes.io/master",
+        "node-role.kubernetes.io/etcd",  # RKE2 and K3s: servers that run nothing else
+        "node.kubernetes.io/microk8s-controlplane",
+    }
+)
+
 
 class NodeInfo(Struct, frozen=True, kw_only=True):
     """What of a Node matters here; its heartbeats change nothing of this."""
@@ -40,11 +50,19 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     kubelet_version: str
     runtime_version: str
+    created_at: float = 0.0
+    ready: bool = True
+    schedulable: bool = True
 
     @property
     def managed(self) -> bool:
         """Whether an agent can run there: the DaemonSet selects Linux nodes (the kubelet sets the label)."""
         return self.labels.get("kubernetes.io/os", "linux") == "linux"
+
+    @property
+    def server(self) -> bool:
+        """Whether the control plane, or its etcd, runs there."""
+        return not _SERVER_LABELS.isdisjoint(self.labels)
 
     def complete(self, facts: RuntimeFacts) -> RuntimeFacts:
         """Fill in the versions that the agent could not see from the host's files."""
@@ -95,14 +113,19 @@ def _metadata(body: Json) -> Metadata:
 
 
 def _node(body: Json) -> NodeInfo:
-    info = (body.get("status") or {}).get("nodeInfo") or {}
+    status = body.get("status") or {}
+    info = status.get("nodeInfo") or {}
     metadata = body["metadata"]
+    conditions = {item.get("type"): item.get("status") for item in status.get("conditions") or ()}
     return NodeInfo(
         name=metadata["name"],
         uid=metadata["uid"],
         labels=dict(metadata.get("labels") or {}),
         kubelet_version=info.get("kubeletVersion", ""),
         runtime_version=info.get("containerRuntimeVersion", ""),
+        created_at=seconds(metadata.get("creationTimestamp") or ""),
+        ready=conditions.get("Ready") == "True",
+        schedulable=not (body.get("spec") or {}).get("unschedulable"),
     )
 
 
@@ -223,6 +246,14 @@ def _equal(old: object, new: object) -> bool:
             new.error
         )
     return old == new
+
+
+def seconds(text: str) -> float:
+    """Give a time of the API (RFC 3339) in seconds since 1970; 0 for anything else."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _number(version: object) -> int:

@@ -10,64 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, datetime
+from itertools import islice
 
 from ..api.models import Rollout
+from .members import Member
 
 # Live changes are no outage; this bounds how many nodes take one on at a time, and with it the load on the API server.
 _LIVE_AT_ONCE = 0.25
 _LIVE_AT_LEAST = 50
-
-Result = Literal["", "InProgress", "Succeeded", "RolledBack", "RollbackFailed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One node of the cluster as the rollout sees it.
-
-    ``wanted`` is the revision that it is to have and ``given`` the one that it was told; ``wanted_start`` and
-    ``given_start`` stand for what a start of the runtime reads in them (equal: the change is live). ``applied`` and
-    ``failed`` are what its agent says of ``given``; ``waiting``: a part of that takes a restart. ``result`` is that of
-    the last restart, which was for ``tried`` and over at ``finished_at`` (seconds since 1970). ``fresh``: nothing runs
-    there yet. ``server``: it runs the control plane.
-    """
-
-    name: str
-    wanted: str
-    given: str = ""
-    wanted_start: str = ""
-    given_start: str = ""
-    applied: bool = False
-    failed: bool = False
-    waiting: bool = False
-    granted: bool = False
-    result: Result = ""
-    tried: str = ""
-    finished_at: float = 0.0
-    ready: bool = True
-    schedulable: bool = True
-    fresh: bool = False
-    server: bool = False
-
-    @property
-    def restarting(self) -> bool:
-        """Whether a restart is going on, or may begin at any moment."""
-        return self.result == "InProgress" or (self.granted and self.waiting and not self.rolled_back)
-
-    @property
-    def rolled_back(self) -> bool:
-        """Whether it went back from the revision that it was told."""
-        return self.tried == self.given and self.result in ("RolledBack", "RollbackFailed")
-
-    @property
-    def in_force(self) -> bool:
-        """Whether the runtime works with all that it was told."""
-        return self.applied and not self.waiting and not self.failed and not self.rolled_back
-
-    @property
-    def live(self) -> bool:
-        """Whether what it is to have next takes no restart."""
-        return self.wanted_start == self.given_start or (not self.given and not self.wanted_start)
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +43,25 @@ class Decision:
 
 
 def decide(
-    members: Sequence[Member], rollout: Rollout, soak: float, now: float, window: bool, until: float | None
+    members: Sequence[Member],
+    rollout: Rollout,
+    soak: float,
+    now: float,
+    window: bool,
+    until: float | None,
+    closed: str = "waiting for a maintenance window of RegistryMirrorPolicy default",
 ) -> Decision:
     """Say who may go on.
 
-    Takes all nodes with a plan, the rules, how long the canaries are watched (seconds), the time (seconds since 1970),
-    whether restarts are allowed at this time, and when that changes (None: never).
+    Takes all nodes, the rules, how long the canaries are watched (seconds), the time (seconds since 1970), whether
+    restarts are allowed at this time, when that may change (None: never), and what to say as long as they are not.
     """
+    found = _Pass(members, rollout, soak, now, window, until, closed)
     if rollout.paused:
         hold = Hold("Paused", "rollout.paused is set in RegistryMirrorPolicy default")
-        return Decision(holds={item.name: hold for item in members if item.wanted != item.given or item.waiting})
-    return _Pass(members, rollout, soak, now, window, until).decide()
+        holds = {item.name: hold for item in members if item.changed or (item.waiting and not item.granted)}
+        return Decision(allow=frozenset(found.allow), holds=holds)
+    return found.decide()
 
 
 class _Pass:
@@ -113,16 +73,20 @@ class _Pass:
         now: float,
         window: bool,
         until: float | None,
+        closed: str,
     ) -> None:
         self.members = sorted(members, key=_order)
         self.rollout = rollout
         self.soak, self.now = soak, now
-        self.window, self.until = window, until
+        self.window, self.until, self.closed = window, until, closed
         self.budget = limit(rollout.max_unavailable, len(members))
         self.give: set[str] = set()
-        self.allow: set[str] = set()
+        # What was begun goes on, whatever came in between.
+        self.allow = {item.name for item in members if item.granted and item.restarting}
         self.holds: dict[str, Hold] = {}
         self.times: list[float] = []
+        self.away = {item.name: item for item in self.members if item.restarting or not item.well}
+        self.due: dict[bool, set[str]] = {False: set(), True: set()}  # by whether they run the control plane
 
     def decide(self) -> Decision:
         self._live()
@@ -134,117 +98,142 @@ class _Pass:
     # ---- changes that take no restart ----------------------------------------------------------------------------
 
     def _live(self) -> None:
-        """A live change reaches the canaries first too, but is not watched longer than until they have it."""
-        changed = [item for item in self.members if item.wanted != item.given and item.live]
-        busy = sum(not item.applied and not item.failed for item in self.members if item.wanted == item.given)
+        """A live change reaches the canaries first too, but is not watched longer than until they have it.
+
+        Where no agent answers, it goes on without: such a node must not keep the others from what they need.
+        """
+        having = _grouped((item for item in self.members if item.given), lambda item: item.given)
+        at_work = (item for item in self.members if item.ready and not item.late and not item.changed)
+        busy = sum(not item.applied and not item.failed for item in at_work)
         room = max(_LIVE_AT_LEAST, math.ceil(_LIVE_AT_ONCE * len(self.members))) - busy
+        changed = (item for item in self.members if item.changed and item.live)
         for revision, group in _grouped(changed, lambda item: item.wanted).items():
-            has = [item for item in self.members if item.given == revision]
+            has = having.get(revision, [])
             failed = [item for item in has if item.failed]
-            proven = sum(item.applied and not item.failed for item in has) >= self._canaries(group)
+            canaries = self._canaries(len(group))
+            proven = sum(item.applied and not item.failed for item in has) >= canaries
             if len(failed) >= (self.budget if proven else 1):
                 self._hold(group, _halted(failed))
                 continue
-            free = len(group) if proven else self._canaries(group) - len(has)
+            first = [item for item in has if item.applied or not item.late]
+            free = len(group) if proven else canaries - len(first)
             for item in group:
                 if free > 0 and room > 0:
                     self.give.add(item.name)
                     free, room = free - 1, room - 1
                 else:
-                    text = "waiting for the first nodes" if not proven else "waiting for its turn"
+                    text = f"waiting for the first nodes ({_names(first)})" if not proven else "waiting for its turn"
                     self.holds[item.name] = Hold("RolloutPending", text)
 
     # ---- changes that take a restart -----------------------------------------------------------------------------
 
     def _restarts(self) -> None:
-        changed = [item for item in self.members if item.wanted != item.given and not item.live]
-        waiting = [item for item in self.members if item.wanted == item.given and item.waiting and not item.rolled_back]
+        changed = [item for item in self.members if item.changed and not item.live]
+        waiting = [item for item in self.members if not item.changed and item.waiting and item.seen]
+        waiting = [item for item in waiting if not item.rolled_back]
         if self.rollout.restart == "Never":
             self.give.update(item.name for item in changed)
             return
-        for item in self.members:
-            if item.restarting and item.wanted == item.given:
-                self.allow.add(item.name)  # what was begun goes on, whatever came in between
-        for item in (*changed, *waiting):
-            if item.fresh and item.name not in self.allow:
-                self._start(item)
-        groups = _grouped(
-            [item for item in (*waiting, *changed) if item.name not in self.allow], lambda item: item.wanted_start
-        )
-        for start, group in groups.items():
-            self._group(start, group)
+        tried = _grouped((item for item in self.members if item.given), lambda item: item.given_start)
+        todo = (item for item in (*waiting, *changed) if item.changed or item.name not in self.allow)
+        ready: list[tuple[list[Member], int | None]] = []
+        for start, group in _grouped(todo, lambda item: item.wanted_start).items():
+            found = self._prove(group, tried.get(start, []))
+            if found is None:
+                continue
+            ready.append(found)
+            for item in group:
+                if item.well and item.name not in self.allow:
+                    self.due[item.server].add(item.name)
+        for group, free in ready:
+            self._next(group, free)
 
-    def _group(self, start: str, group: list[Member]) -> None:
-        tried = [item for item in self.members if item.given_start == start and item.given]
-        failed = [item for item in tried if item.rolled_back or (item.failed and item.wanted == item.given)]
+    def _prove(self, group: list[Member], tried: list[Member]) -> tuple[list[Member], int | None] | None:
+        """Take those who are to have one start, and those who were told it; gives who of them may go on, and how many
+        at most (None: all), or None if they are halted. Notes why the others may not.
+        """
+        failed = [item for item in tried if item.rolled_back or (item.failed and not item.changed)]
         good = [item for item in tried if item.in_force]
-        canaries = self._canaries((*group, *good))
-        since = sorted(item.finished_at for item in good)
+        canaries = self._canaries(len(group) + len(good))
         proven = len(good) >= canaries
         if len(failed) >= (self.budget if proven else 1):
             self._hold(group, _halted(failed))
-            return
-        ends = since[canaries - 1] + self.soak if proven else 0.0
-        if proven and self.now < ends:
-            self.times.append(ends)
-            self._hold(
-                group, Hold("Soaking", f"the first {canaries} nodes are watched for {ends - self.now:.0f} s more")
-            )
-            return
-        free = len(group) if proven else canaries - len(good) - sum(item.restarting for item in tried)
-        for item in group:
+            return None
+        if not proven:
+            at_work = [item for item in tried if item.in_doubt]
+            free = canaries - len(good) - len(at_work)
             if free <= 0:
-                self.holds[item.name] = Hold("CanaryPending", "waiting for the first nodes to come back")
-            elif self._may(item):
+                text = f"waiting for the first nodes to come back ({_names(at_work)})"
+                self._hold(group, Hold("CanaryPending", text))
+            return (group, free) if free > 0 else ([], 0)
+        for item in group:
+            if item.fresh:  # nothing runs there, and what it gets is known to work
                 self._start(item)
-                free -= 1
+        left = [item for item in group if not item.fresh]
+        ends = sorted(item.finished_at for item in good)[canaries - 1] + self.soak if canaries else 0.0
+        if self.now >= ends:
+            return left, None
+        self.times.append(ends)
+        number = f"first {canaries} nodes are" if canaries > 1 else "first node is"
+        self._hold(left, Hold("Soaking", f"the {number} watched until {_time(ends)}"))
+        return [], 0
+
+    def _next(self, group: list[Member], free: int | None) -> None:
+        """Start those for whom there is a slot: as canaries, at most ``free`` of them."""
+        first = sorted(group, key=_canary_order) if free is not None else group
+        for item in first:
+            if free is not None and free <= 0:
+                self.holds[item.name] = Hold("CanaryPending", "waiting for the first nodes")
+            elif item.fresh or self._may(item):
+                self._start(item)
+                free = free - 1 if free is not None else None
 
     def _may(self, item: Member) -> bool:
         """Tell whether there is a slot for that node now; notes why not."""
+        why = self._why_not(item)
+        if why is not None:
+            self.holds[item.name] = why
+        return why is None
+
+    def _why_not(self, item: Member) -> Hold | None:
         if not self.window:
-            text = "waiting for a maintenance window of RegistryMirrorPolicy default"
-            self.holds[item.name] = Hold("OutsideWindow", text)
-            return False
-        away = [other for other in self.members if self._away(other) and other.name != item.name]
-        if len(away) >= self.budget:
-            names = ", ".join(other.name for other in away[:3])
+            return Hold("OutsideWindow", self.closed)
+        others = len(self.away) - (item.name in self.away)
+        if others >= self.budget:
+            shown = list(islice((other for other in self.away.values() if other.name != item.name), _SHOWN))
+            names = _names(shown, others)
             text = f"rollout.maxUnavailable is {self.rollout.max_unavailable}, and not available are: {names}"
-            self.holds[item.name] = Hold("WaitingForSlot", text)
-            return False
-        well = [other for other in self.members if self._is_due(other) and other.name not in self.allow]
-        if not (item.ready and item.schedulable) and well:
-            text = "a node that is not ready, or cordoned, comes after all others"
-            self.holds[item.name] = Hold("WaitingForSlot", text)
-            return False
-        if item.server and any(other.server for other in away):
-            self.holds[item.name] = Hold("WaitingForSlot", "control-plane nodes are restarted one at a time")
-            return False
-        if item.server and any(not other.server for other in well):
-            self.holds[item.name] = Hold("WaitingForSlot", "control-plane nodes come after all others")
-            return False
-        return True
-
-    def _away(self, item: Member) -> bool:
-        return item.name in self.allow or item.restarting or not item.ready or not item.schedulable
-
-    def _is_due(self, item: Member) -> bool:
-        return item.ready and item.schedulable and (item.waiting or (item.wanted != item.given and not item.live))
+            return Hold("WaitingForSlot", text)
+        if not item.well and any(self.due.values()):
+            return Hold("WaitingForSlot", "a node that is not ready, or cordoned, comes after all others")
+        if item.server and any(other.server and other.name != item.name for other in self.away.values()):
+            return Hold("WaitingForSlot", "control-plane nodes are restarted one at a time")
+        if item.server and self.due[False]:
+            return Hold("WaitingForSlot", "control-plane nodes come after all others")
+        return None
 
     def _start(self, item: Member) -> None:
-        if item.wanted != item.given:
+        if item.changed:
             self.give.add(item.name)
         self.allow.add(item.name)
+        self.away[item.name] = item
+        self.due[item.server].discard(item.name)
 
-    def _canaries(self, group: Iterable[Member]) -> int:
-        return min(max(self.rollout.canary.nodes, 1), max(sum(1 for _ in group), 1))
+    def _canaries(self, nodes: int) -> int:
+        return min(self.rollout.canary.nodes, max(nodes, 1))
 
     def _hold(self, group: Iterable[Member], hold: Hold) -> None:
         self.holds.update((item.name, hold) for item in group)
 
 
-def _order(item: Member) -> tuple[bool, bool, bool, str]:
+def _order(item: Member) -> tuple[bool, bool, bool, bool, str]:
     """Those that are doing well first, control-plane nodes last."""
-    return item.server, not item.ready, not item.schedulable, item.name
+    return item.server, not item.ready, not item.schedulable, item.failed, item.name
+
+
+def _canary_order(item: Member) -> tuple[bool, bool]:
+    """Where it failed before, it harms nobody else; and where nothing runs, nobody."""
+    return not item.rolled_back, not (item.fresh and item.ready)
 
 
 def _grouped(members: Iterable[Member], key: Callable[[Member], str]) -> dict[str, list[Member]]:
@@ -255,13 +244,23 @@ def _grouped(members: Iterable[Member], key: Callable[[Member], str]) -> dict[st
 
 
 def _halted(failed: Sequence[Member]) -> Hold:
-    names = ", ".join(item.name for item in failed[:3])
-    text = f"halted: it failed on {names}. Change the object, or take it back; the rollout goes on by itself"
+    text = f"halted: it failed on {_names(failed)}. Change the object, or take it back; the rollout goes on by itself"
     return Hold("RolloutHalted", text)
 
 
+def _names(members: Sequence[Member], count: int = 0) -> str:
+    """Name the first of so many nodes."""
+    count = max(count, len(members))
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    return ", ".join(item.name for item in members[:_SHOWN]) + more
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(math.ceil(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def limit(value: int | str, nodes: int) -> int:
-    """Give maxUnavailable as a number of nodes, at least one: a percentage is rounded up."""
+    """Give maxUnavailable as a number of nodes, at least one: a percentage is rounded down, as the API says."""
     if isinstance(value, int):
         return max(value, 1)
-    return max(math.ceil(nodes * int(value.rstrip("%")) / 100), 1)
+    return max(nodes * int(value.rstrip("%")) // 100, 1)

@@ -6,23 +6,25 @@ Only Stalled says that somebody has to change something.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..api.conditions import Condition, condition, find, is_true, merge
-from ..api.errors import InvalidError
+from ..api.errors import FieldError, InvalidError
 from ..api.models import (
     NodeCounts,
     NodeFailure,
     NodeRegistryConfig,
     Probe,
+    RegistryMirrorPolicyStatus,
     RegistryMirrorSpec,
     RegistryMirrorStatus,
 )
 from . import reachability
 from .plan import NodePlan
 from .reachability import EndpointTally
+from .rollout import Hold
 
 MAX_FAILURES = 10
 _MAX_TEXT = 1000
@@ -73,17 +75,21 @@ class Tally:
         return sorted((item for item in self.states if item.state == state), key=lambda item: item.node)
 
 
-def tally(nodes: Iterable[NodeView], paused: bool) -> dict[str, Tally]:
-    """Sum up all nodes for all mirrors in one pass; gives a Tally by mirror name, none for a mirror without nodes."""
+def tally(nodes: Iterable[NodeView], holds: Mapping[str, Hold]) -> dict[str, Tally]:
+    """Sum up all nodes for all mirrors in one pass; gives a Tally by mirror name, none for a mirror without nodes.
+
+    ``holds`` says why nodes have to wait, by name.
+    """
     result: dict[str, Tally] = {}
     for node in nodes:
-        shared = _revision_state(node, paused)
+        hold = holds.get(node.name)
+        shared = _revision_state(node, hold)
         waiting = set(node.config.status.waiting_for_restart) if node.config is not None else set()
         held = {name for setting in waiting for name in node.plan.needs_start.get(setting, ())}
         for name in node.plan.in_force:
             item = result.setdefault(name, Tally())
             item.states.append(
-                _waiting_state(node, waiting, name, shared.drifted)
+                _waiting_state(node, waiting, name, shared.drifted, hold)
                 if name in held and shared.state == "applied"
                 else shared
             )
@@ -99,7 +105,7 @@ def tally(nodes: Iterable[NodeView], paused: bool) -> dict[str, Tally]:
     return result
 
 
-def _revision_state(node: NodeView, paused: bool) -> _NodeState:
+def _revision_state(node: NodeView, hold: Hold | None) -> _NodeState:
     config, bundle = node.config, node.plan.bundle
     if config is None or config.status.runtime is None or bundle is None:
         stalled = find(config.status.conditions, "Stalled") if config is not None else None
@@ -114,17 +120,19 @@ def _revision_state(node: NodeView, paused: bool) -> _NodeState:
         if config.status.applied_revision == bundle.revision:
             return _NodeState(node.name, "applied", drifted=drifted)
         return _NodeState(node.name, "pending", "Applying", "the agent has not applied the revision yet", drifted)
-    if paused:
-        text = "rollout.paused is set in RegistryMirrorPolicy default"
-        return _NodeState(node.name, "pending", "Paused", text, drifted)
+    if hold is not None:
+        return _NodeState(node.name, "pending", hold.reason, hold.message, drifted)
     return _NodeState(node.name, "pending", "RolloutPending", "the node has not been given the revision yet", drifted)
 
 
-def _waiting_state(node: NodeView, waiting: set[str], mirror: str, drifted: bool) -> _NodeState:
+def _waiting_state(node: NodeView, waiting: set[str], mirror: str, drifted: bool, hold: Hold | None) -> _NodeState:
     settings = sorted(name for name in waiting if mirror in node.plan.needs_start.get(name, ()))
-    text = (
-        f"restart the runtime to bring into force: {', '.join(settings)} (this version does not restart it by itself)"
-    )
+    text = f"a restart of the runtime brings into force: {', '.join(settings)}"
+    if hold is not None:
+        return _NodeState(node.name, "pending", hold.reason, f"{text}; {hold.message}", drifted)
+    found = find(node.config.status.conditions, "RestartRequired") if node.config is not None else None
+    if found is not None and found.status == "True" and found.reason != "StartSettings":
+        return _NodeState(node.name, "pending", found.reason, found.message, drifted)
     return _NodeState(node.name, "pending", "RestartRequired", text, drifted)
 
 
@@ -161,6 +169,21 @@ def mirror_status(
     )
 
 
+def policy_status(
+    generation: int, errors: Sequence[FieldError], old: RegistryMirrorPolicyStatus, now: str
+) -> RegistryMirrorPolicyStatus:
+    """Give the status of the policy: takes what is wrong with it that the API server cannot see, the status it has and
+    the present time (RFC 3339).
+    """
+    if errors:
+        text = f"{'; '.join(map(str, errors))}. Runtimes are not restarted until then"
+        wanted = _triple(False, "InvalidSpec", text, stalled=True)
+    else:
+        wanted = _triple(True, "InForce", "")
+    conditions = merge(old.conditions, wanted, generation=generation, now=now)
+    return RegistryMirrorPolicyStatus(observed_generation=generation, conditions=conditions)
+
+
 def _triple(
     ready: bool, reason: str, message: str, *, reconciling: bool = False, stalled: bool = False
 ) -> tuple[Condition, ...]:
@@ -189,9 +212,12 @@ def _summary(spec: RegistryMirrorSpec | None, tally: Tally, counts: NodeCounts) 
     if not counts.selected:
         return _triple(True, "NoNodesSelected", "no node matches spec.nodeSelector")
     failed, pending = tally.of("failed"), tally.of("pending")
-    if failed:
-        text = f"{len(failed)} of {_nodes(counts.selected)}: {_grouped(failed)}"
-        return _triple(False, failed[0].reason, text, reconciling=bool(pending), stalled=True)
+    halted = [item for item in pending if item.reason == "RolloutHalted"]
+    if failed or halted:
+        # What is halted moves no more until somebody changes something: kstatus must not read progress there.
+        stuck = [*failed, *halted]
+        text = f"{len(stuck)} of {_nodes(counts.selected)}: {_grouped(stuck)}"
+        return _triple(False, stuck[0].reason, text, reconciling=len(pending) > len(halted), stalled=True)
     if pending:
         text = f"in force on {counts.applied} of {_nodes(counts.selected)}; {_grouped(pending)}"
         return _triple(False, pending[0].reason, text, reconciling=True)
