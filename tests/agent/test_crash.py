@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +23,9 @@ from registry_mirror.agent.apply import Outcome, apply
 from registry_mirror.agent.files import is_temporary
 from registry_mirror.agent.host import Host
 from registry_mirror.core.bundle import Bundle
-from tests.agent import trees
+from tests.agent import kills, trees
 from tests.agent.trees import DROP_IN, EMPTY, REGISTRIES, TLS, bundle, hosts
 
-_EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.chown"}
 _MAX_STEPS = 400
 
 OLD = bundle(
@@ -69,47 +67,6 @@ def _begin(root: Path, first: Bundle | None) -> dict[str, trees.Entry]:
     if first is not None:
         _apply(root, first)
     return found
-
-
-def _killed(step: int, action: Callable[[], object]) -> bool:
-    """Run it in a child that is killed before that step; False if it ended before it came to that."""
-    child = os.fork()
-    if child == 0:
-        _count_down(step)
-        try:
-            action()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
-
-
-def _count_down(step: int) -> None:
-    left = step
-
-    def count() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def hook(event: str, details: tuple[object, ...]) -> None:
-        if event in _EVENTS or (event == "open" and isinstance(details[2], int) and details[2] & os.O_CREAT):
-            count()
-
-    fsync = os.fsync
-
-    def counted(descriptor: int) -> None:
-        count()
-        fsync(descriptor)
-
-    os.fsync = counted  # type: ignore[assignment]  # it is given descriptors only
-    sys.addaudithook(hook)
 
 
 def _never_torn(root: Path, ends: list[dict[str, trees.Entry]]) -> None:
@@ -155,7 +112,7 @@ def test_killed_before_any_step(memory_path: Path, first: str, then: str, last: 
         root = memory_path / str(step)
         originals = _begin(root, begin)
         before = trees.snapshot(root)
-        killed = _killed(step, lambda root=root: _apply(root, during))  # type: ignore[misc]
+        killed = kills.killed(step, lambda _, root=root: _apply(root, during))  # type: ignore[misc]
         _never_torn(root, [before, _plain_tree(memory_path, begin, during), originals])
         _apply(root, after)
         assert trees.snapshot(root) == end.tree, step
@@ -188,7 +145,7 @@ def _plain_tree(where: Path, first: Bundle | None, last: Bundle) -> dict[str, tr
 def test_going_back_after_a_kill_is_no_drift(memory_path: Path) -> None:
     _begin(memory_path, OLD)
     for step in range(60):
-        _killed(step, lambda: _apply(memory_path, NEW))
+        kills.killed(step, lambda _: _apply(memory_path, NEW))
         assert _apply(memory_path, OLD).repaired == ()
 
 

@@ -21,8 +21,8 @@ from registry_mirror.core.edits import Edit, HostConfig
 from registry_mirror.core.layout import default_facts, layout
 from registry_mirror.core.render import render
 from registry_mirror.core.resolve import ResolvedMirror
-from tests.agent import trees
-from tests.agent.test_crash import _killed, memory_path
+from tests.agent import kills, trees
+from tests.agent.test_crash import memory_path
 from tests.pure.builders import DATA, USER, endpoint, mirror, pem, tls
 
 __all__ = ["memory_path"]  # a fixture
@@ -221,7 +221,7 @@ def test_killed_before_any_step(memory_path: Path, mirrors: tuple[ResolvedMirror
         before = trees.snapshot(root)
         go(root, HUB)
         ours = trees.snapshot(root)[template("7")]
-        killed = _killed(step, lambda root=root: go(root, *mirrors))  # type: ignore[misc]
+        killed = kills.killed(step, lambda _, root=root: go(root, *mirrors))  # type: ignore[misc]
         there = trees.snapshot(root)[template("7")]
         plain = memory_path / f"plain-{step}"
         put(plain, OLD)

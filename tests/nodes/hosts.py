@@ -8,6 +8,19 @@ from collections.abc import Mapping
 from tests.harness.node import Node
 
 UPSTREAM = "registry.test"
+CONFIG = "/etc/containerd/config.toml"
+HOSTS = f"/etc/containerd/certs.d/{UPSTREAM}/hosts.toml"
+# As the nodes' own, without config_path: to set it takes the restart that every such node needs once.
+WITHOUT_PATH = """\
+# kept by the operator of this node
+version = 3
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "registry.test/pause:3.10"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+"""
 
 
 def basic(user: str, password: str) -> dict[str, str]:

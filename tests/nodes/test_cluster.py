@@ -30,22 +30,9 @@ from tests.harness.nodekubelet import Kubelet, NodeAccess
 from tests.harness.pytest_support import require_assets, require_cluster
 from tests.harness.registries import Registries
 from tests.harness.workplace import Workplace
-from tests.nodes.hosts import UPSTREAM
+from tests.nodes.hosts import CONFIG, HOSTS, UPSTREAM, WITHOUT_PATH
 
-CONFIG = "/etc/containerd/config.toml"
-HOSTS = f"/etc/containerd/certs.d/{UPSTREAM}/hosts.toml"
 KUBECONFIG = "/root/agent.kubeconfig"
-# As the nodes' own, without config_path: to set it takes the restart that every such node needs once.
-WITHOUT_PATH = """\
-# kept by the operator of this node
-version = 3
-
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "registry.test/pause:3.10"
-
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-"""
 _READY = 90.0
 _RESTART = 150.0
 _PROBED = 90.0

@@ -20,8 +20,8 @@ from tests.harness.node import Node
 from tests.harness.nodebinaries import NodePrograms
 from tests.harness.registries import Registries
 from tests.harness.workplace import Workplace
-from tests.nodes.hosts import UPSTREAM
-from tests.nodes.test_restart import CONFIG, STATE, WITHOUT_PATH
+from tests.nodes.hosts import CONFIG, UPSTREAM, WITHOUT_PATH
+from tests.nodes.test_restart import STATE
 
 NEEDED = "a restart of the runtime is needed for: config_path of containerd"
 OBJECTS = "/root/mirrors.yaml"

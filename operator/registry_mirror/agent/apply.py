@@ -66,57 +66,90 @@ def apply(
     _check_again(state, bundle, facts)
     if facts.name == "microk8s":
         state = memory.move(host, state, facts)
-    wanted = [*(file.path for file in bundle.files), *(edit.path for edit in bundle.edits)]
-    modes = {path: item.mode for path, item in state.originals.items()}
-    changes = list(edits.changes(host, bundle.edits, modes))
-    differing = [file for file in bundle.files if _differs(host, file)]
-    stale = set(state.originals).difference(wanted)
-    if bundle.start_settings != state.in_force:
-        # What the runtime read at its start may name these, and a CA file that is gone fails every pull, the fallback
-        # included (runtimes.md, trap 1): they go when it has started again.
-        stale = {path for path in stale if not _read_when_it_started(state, path, layout(facts).tls)}
-    known = state.revision == bundle.revision and not state.writing
-    left: tuple[str, ...] = ()
-    rendered = {file.path for file in differing if facts.name in _RANCHERS and _without_header(host, file)}
-    if known:
-        changed = _paths(differing, changes, set()) - rendered
-        left = tuple(sorted(path for path in changed if not repair(path)))
-        differing = [file for file in differing if file.path not in left]
-        changes = [change for change in changes if change.path not in left]
-    tls = {path for path in stale if path.rpartition("/")[0] == layout(facts).tls}
-    held = bool(tls) and readers(bool(differing or changes or stale - tls))
-    if held:
-        stale -= tls
-    if not differing and not changes and not stale and known:
+    work = _work_out(host, state, bundle, facts, repair, readers)
+    if work.known and not work.paths:
         memory.sweep(host, state)
         good.sweep(host, state)
-        return state, Outcome(left=left, held=held)
+        return state, Outcome(left=work.left, held=work.held)
     if state.writing:
-        for path in {*state.originals, *wanted}:
+        for path in {*state.originals, *bundle.paths}:
             host.clean(path)
-    at_start = {*layout(facts).files, *layout(facts).edits, *state.edits}
-    if state.revision and not state.writing and not at_start.intersection(_paths(differing, changes, stale)):
-        state = _under_new_digests(host, state, bundle, at_start)
-    adopted = memory.adopt(host, state, wanted)
-    if state.good is not None or bundle.start_settings != state.in_force:
-        adopted = good.keep(host, adopted, state, {**adopted.originals, **dict.fromkeys(wanted)})
-    state = _begin(host, adopted, bundle)
-    write_all(host, differing)
-    for change in changes:
+    state = _begin(host, _prepared(host, state, bundle, facts, work), bundle)
+    write_all(host, work.files)
+    for change in work.changes:
         host.stage(change.path, change.content, change.mode, change.owner).commit()
-    restored = [path for path in reversed(state.originals) if path in stale]
+    restored = [path for path in reversed(state.originals) if path in work.stale]
     for path in restored:
         state = memory.restore(host, state, path)
     state = _end(host, memory.remove_directories(host, state), bundle)
     memory.sweep(host, state)
     good.sweep(host, state)
-    written = (*(file.path for file in differing), *(change.path for change in changes))
-    repaired = tuple(path for path in written if path not in rendered) if known else ()
-    return state, Outcome(written, tuple(restored), repaired, left, held)
+    repaired = tuple(path for path in work.written if path not in work.rendered) if work.known else ()
+    return state, Outcome(work.written, tuple(restored), repaired, work.left, work.held)
 
 
-def _paths(files: list[File], changes: list[edits.Change], stale: set[str]) -> set[str]:
-    return {*(file.path for file in files), *(change.path for change in changes), *stale}
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What there is to do: files and changes to write, and stale paths to restore. ``known``: the revision is on the
+    node. ``rendered`` is what K3s wrote in place of ours at its start; ``left`` and ``held`` are as in Outcome.
+    """
+
+    files: list[File]
+    changes: list[edits.Change]
+    stale: set[str]
+    known: bool
+    rendered: set[str]
+    left: tuple[str, ...]
+    held: bool
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        return (*(file.path for file in self.files), *(change.path for change in self.changes))
+
+    @property
+    def paths(self) -> set[str]:
+        return {*self.written, *self.stale}
+
+
+def _work_out(
+    host: Host,
+    state: State,
+    bundle: Bundle,
+    facts: RuntimeFacts,
+    repair: Callable[[str], bool],
+    readers: Callable[[bool], bool],
+) -> _Work:
+    """Compare the node with the bundle; nothing is changed. Raises InvalidError and HostError."""
+    modes = {path: item.mode for path, item in state.originals.items()}
+    changes = list(edits.changes(host, bundle.edits, modes))
+    files = [file for file in bundle.files if _differs(host, file)]
+    known = state.revision == bundle.revision and not state.writing
+    rendered = {file.path for file in files if facts.name in _RANCHERS and _without_header(host, file)}
+    left: tuple[str, ...] = ()
+    if known:
+        changed = {*(file.path for file in files), *(change.path for change in changes)} - rendered
+        left = tuple(sorted(path for path in changed if not repair(path)))
+        files = [file for file in files if file.path not in left]
+        changes = [change for change in changes if change.path not in left]
+    stale = set(state.originals).difference(bundle.paths)
+    if bundle.start_settings != state.in_force:
+        # What the runtime read at its start may name these, and a CA file that is gone fails every pull, the fallback
+        # included (runtimes.md, trap 1): they go when it has started again.
+        stale = {path for path in stale if not _read_when_it_started(state, path, layout(facts).tls)}
+    tls = {path for path in stale if path.rpartition("/")[0] == layout(facts).tls}
+    held = bool(tls) and readers(bool(files or changes or stale - tls))
+    return _Work(files, changes, stale - tls if held else stale, known, rendered, left, held)
+
+
+def _prepared(host: Host, state: State, bundle: Bundle, facts: RuntimeFacts, work: _Work) -> State:
+    """Copy what was there before us, and what was last good; gives the record with that. Raises HostError."""
+    at_start = {*layout(facts).files, *layout(facts).edits, *state.edits}
+    if state.revision and not state.writing and not at_start.intersection(work.paths):
+        state = _under_new_digests(host, state, bundle, at_start)
+    adopted = memory.adopt(host, state, list(bundle.paths))
+    if state.good is None and bundle.start_settings == state.in_force:
+        return adopted
+    return good.keep(host, adopted, state, {**adopted.originals, **dict.fromkeys(bundle.paths)})
 
 
 def _read_when_it_started(state: State, path: str, tls: str) -> bool:

@@ -96,6 +96,11 @@ class Bundle(Struct, frozen=True, kw_only=True):
         """The name of the Secret that carries it."""
         return f"bundle-{self.revision}"
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path that is written, in the order in which that is done."""
+        return (*(file.path for file in self.files), *(edit.path for edit in self.edits))
+
 
 def seal(runtime: RuntimeName, rendered: Rendered, sources: tuple[ResolvedMirror, ...], key: bytes) -> Bundle:
     """Give the bundle of what was rendered. ``key`` (16 to 64 bytes) keys every digest in it."""
