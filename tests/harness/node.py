@@ -27,6 +27,7 @@ BOOT_TIMEOUT = 60.0
 _RESTARTS = 2  # after which systemd's attempts at a boot are taken for hopeless
 _NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 _POLL = 0.02
+_HIDDEN = ("tmp", "run", "dev")
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _ENV = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
 
@@ -272,6 +273,9 @@ class Node:
 
 
 def _elsewhere() -> list[Path]:
-    """What the operator needs to run in a node, as far as it is not on the root file system, which a node sees."""
+    """What the operator needs to run in a node and a node does not see: what is not on the root file system, or lies
+    where a node has a file system of its own.
+    """
     root = Path("/").stat().st_dev
-    return [path for path in (_REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)) if path.stat().st_dev != root]
+    needed = dict.fromkeys((_REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)))
+    return [path for path in needed if path.stat().st_dev != root or path.parts[1] in _HIDDEN]
