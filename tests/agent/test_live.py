@@ -123,7 +123,7 @@ class Processes:
 
     def stop(self) -> None:
         for process in self._started:
-            process.terminate()
+            process.kill()  # it has nothing to clean up
             process.wait(10)
             assert process.stdout is not None
             process.stdout.close()
