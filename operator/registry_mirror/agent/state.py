@@ -272,7 +272,7 @@ def _above(path: str) -> list[str]:
 
 def remove(host: Host) -> None:
     """Remove all that the agent remembers: for the end, when nothing of ours is left. Raises HostError."""
-    for folder in (f"{DIRECTORY}/restart/files", f"{DIRECTORY}/restart", _ORIGINALS, f"{DIRECTORY}/good", DIRECTORY):
+    for folder in (f"{DIRECTORY}/restart", f"{DIRECTORY}/boot", _ORIGINALS, f"{DIRECTORY}/good", DIRECTORY):
         for name in host.names(folder, unfinished=True):
             host.remove(f"{folder}/{name}", with_directory=False)
         host.remove_empty(folder)
