@@ -24,20 +24,11 @@ from registry_mirror.agent.files import is_temporary
 from registry_mirror.agent.host import Host
 from registry_mirror.core.bundle import Bundle
 from tests.agent import kills, trees
-from tests.agent.trees import DROP_IN, EMPTY, REGISTRIES, TLS, bundle, hosts
+from tests.agent.case import NEW, OLD
+from tests.agent.trees import EMPTY, REGISTRIES, hosts
 
 _MAX_STEPS = 400
 
-OLD = bundle(
-    "old",
-    {f"{TLS}/ca-1.crt": "1", hosts("docker.io"): "d 1", hosts("quay.io"): "q 1", REGISTRIES: "r 1"},
-    {"credentials": "d1"},
-)
-NEW = bundle(
-    "new",
-    {f"{TLS}/ca-2.crt": "2", hosts("docker.io"): "d 2", hosts("ghcr.io"): "g 2", REGISTRIES: "r 2", DROP_IN: "x: true"},
-    {"credentials": "d2"},
-)
 BUNDLES = {"nothing": None, "old": OLD, "new": NEW, "empty": EMPTY}
 
 

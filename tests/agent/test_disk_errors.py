@@ -10,8 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +59,6 @@ class BadDisk:
             return function(first, *rest, **named)
 
         return call
-
-
-@pytest.fixture
-def work() -> Iterator[Path]:
-    """A directory, in memory if there is one."""
-    shared = Path("/dev/shm")
-    where = Path(tempfile.mkdtemp(prefix="registry-mirror-test-", dir=shared if os.access(shared, os.W_OK) else None))
-    yield where
-    shutil.rmtree(where)
 
 
 @pytest.mark.parametrize("count", [1, 30], ids=["once", "for a while"])

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,6 @@ from tests.agent.world import DEADLINE, World
 
 ALL = os.environ.get("RESTART_STEPS") == "all"
 _MAX_STEPS = 1000
-
-
-@pytest.fixture
-def work() -> Iterator[Path]:
-    """A directory, in memory if there is one: hundreds of fsyncs are slow."""
-    shared = Path("/dev/shm")
-    where = Path(tempfile.mkdtemp(prefix="registry-mirror-test-", dir=shared if os.access(shared, os.W_OK) else None))
-    yield where
-    shutil.rmtree(where)
 
 
 def _steps(case: str) -> range:

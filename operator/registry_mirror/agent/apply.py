@@ -69,7 +69,6 @@ def apply(
     work = _work_out(host, state, bundle, facts, repair, readers)
     if work.known and not work.paths:
         memory.sweep(host, state)
-        good.sweep(host, state)
         return state, Outcome(left=work.left, held=work.held)
     if state.writing:
         for path in {*state.originals, *bundle.paths}:
@@ -83,7 +82,6 @@ def apply(
         state = memory.restore(host, state, path)
     state = _end(host, memory.remove_directories(host, state), bundle)
     memory.sweep(host, state)
-    good.sweep(host, state)
     repaired = tuple(path for path in work.written if path not in work.rendered) if work.known else ()
     return state, Outcome(work.written, tuple(restored), repaired, work.left, work.held)
 

@@ -13,7 +13,7 @@ from ..api.models import RuntimeFacts, RuntimeName
 from ..core.layout import K0S_DROP_IN, K0S_DROP_INS, default_facts
 from . import arguments
 from .detect_choice import choose
-from .detect_containerd import PLUGIN_NOW, PLUGINS, config_path, containerd, one_directory
+from .detect_containerd import PLUGIN_NOW, PLUGINS, config_path, containerd, one_directory, plugin_of
 from .detect_files import table, toml
 from .detect_microk8s import detect as microk8s
 from .detect_rancher import rancher
@@ -78,10 +78,8 @@ def _containerd_settings(host: Host, file: str) -> tuple[int, str]:
     """Give the schema of a configuration of containerd (0: it is not said) and its config_path (empty: not set)."""
     found = host.read(file)
     document = toml(file, found.content) if found is not None else {}
-    version = document.get("version", 1)
-    plugin = PLUGINS.get(version, PLUGIN_NOW) if isinstance(version, int) else PLUGIN_NOW
     schema = document.get("version", 0)
-    path = one_directory(file, config_path(file, document, plugin))
+    path = one_directory(file, config_path(file, document, plugin_of(document)))
     return schema if isinstance(schema, int) else 0, path
 
 

@@ -39,10 +39,16 @@ def containerd(host: Host, state: State, file: str = "") -> RuntimeFacts:
         text = "disabled_plugins has the service that the kubelet calls (Docker's package does so): take cri out of it"
         raise invalid(file, text)
     version = document.get("version", 1)
-    plugin = PLUGINS.get(version, PLUGIN_NOW) if isinstance(version, int) else PLUGIN_NOW
+    plugin = plugin_of(document)
     schema = version if _editable(host, file, content, document) else 0
     path = _one(host, file, config_path(file, document, plugin), editable=schema != 0)
     return replace(facts, config_file=file, config_path=path, config_schema=schema)
+
+
+def plugin_of(document: Mapping[str, Any]) -> str:
+    """Give the plugin that has the registry settings, by the version at the top of a configuration (none is 1)."""
+    version = document.get("version", 1)
+    return PLUGINS.get(version, PLUGIN_NOW) if isinstance(version, int) else PLUGIN_NOW
 
 
 def config_path(file: str, document: Mapping[str, Any], plugin: str) -> str:

@@ -6,16 +6,14 @@ what a rollback puts back.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from . import state as memory
 from .host import Host, HostError
 from .rollback import Restore
-from .state import DIRECTORY, Good, Original, State
-
-_COPIES = f"{DIRECTORY}/good"
+from .state import Good, State
 
 
 def keep(host: Host, state: State, before: State, paths: Iterable[str]) -> State:
@@ -34,17 +32,8 @@ def keep(host: Host, state: State, before: State, paths: Iterable[str]) -> State
     files = dict(good.files)
     for path in paths:
         if path not in files:
-            files[path] = _copy(host, path)
+            files[path] = memory.keep_copy(host, path, memory.GOOD)
     return replace(state, good=replace(good, files=files))
-
-
-def _copy(host: Host, path: str) -> Original:
-    found = host.read(path)
-    if found is None:
-        return Original()
-    copy = f"{_COPIES}/{hashlib.sha256(path.encode()).hexdigest()}"
-    host.stage(copy, found.content, 0o600).commit()
-    return Original(copy=copy, mode=found.mode, uid=found.uid, gid=found.gid)
 
 
 def restores(state: State) -> tuple[Restore, ...]:
@@ -82,15 +71,6 @@ def returned(state: State) -> State:
         writing="",
         writing_settings={},
     )
-
-
-def sweep(host: Host, state: State) -> None:
-    """Remove copies that the record does not name. Raises HostError."""
-    named = {item.copy for item in state.good.files.values()} if state.good is not None else set()
-    for name in host.names(_COPIES, unfinished=True):
-        copy = f"{_COPIES}/{name}"
-        if copy not in named:
-            host.remove(copy, with_directory=False)
 
 
 def check(host: Host, state: State) -> None:

@@ -240,7 +240,7 @@ class Restarter:
         good_before = state.good if state.writing else None
         state = self._save(replace(state, in_force=memory.on_disk(state), good=good_before, attempt=done))
         self._disarm()
-        good.sweep(self._host, state)
+        memory.sweep(self._host, state)
         return state
 
     def _roll_back(self) -> None:
@@ -272,7 +272,7 @@ class Restarter:
         state = self._save(replace(before, attempt=checking))
         self._rolled_at = None
         self._disarm()
-        good.sweep(self._host, state)
+        memory.sweep(self._host, state)
         return state
 
     def _check(self, state: State, attempt: Attempt) -> tuple[State, float | None]:

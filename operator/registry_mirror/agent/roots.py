@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from ..core.resolve import ResolvedTLS
+from ..kube.rest import load_client
 
 # Go's crypto/x509/root_linux.go: the first that is there.
 _CERTIFICATES = (
@@ -80,18 +81,8 @@ def _context(tls: ResolvedTLS, system: bool, roots: Path | None) -> ssl.SSLConte
     if tls.ca:
         context.load_verify_locations(cadata=tls.ca)
     if tls.certificate:
-        _load_client(context, tls.certificate, tls.key)
+        load_client(context, tls.certificate, tls.key)
     return context
-
-
-def _load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """OpenSSL reads client certificates from files only: one in memory, for no key may be left on a disk."""
-    descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
-    with open(descriptor, "w") as file:
-        file.write(certificate + "\n" + key)
-        file.flush()
-        # With a password at hand, OpenSSL never asks the terminal for one.
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
 
 
 def _inside(root: Path, path: str) -> Path | None:

@@ -25,6 +25,7 @@ DIRECTORY = "/var/lib/registry-mirror"
 LOCK = f"{DIRECTORY}/lock"
 _STATE = f"{DIRECTORY}/state.json"
 _ORIGINALS = f"{DIRECTORY}/originals"
+GOOD = f"{DIRECTORY}/good"
 UNKNOWN = "unknown"
 Result = Literal["InProgress", "Succeeded", "RolledBack", "RollbackFailed"]
 _REVISION_ARGS = re.compile(rf"^{MICROK8S}/[^/]+/args(?=/|$)")
@@ -152,18 +153,23 @@ def adopt(host: Host, state: State, paths: list[str]) -> State:
     for path in paths:
         if path in state.originals:
             continue
-        found = host.read(path)
-        if found is None:
+        added[path] = keep_copy(host, path, _ORIGINALS)
+        if not added[path].copy:
             missing |= {folder for folder in _above(path) if not host.exists(folder)}
-            added[path] = Original()
-            continue
-        copy = f"{_ORIGINALS}/{hashlib.sha256(path.encode()).hexdigest()}"
-        host.stage(copy, found.content, 0o600).commit()
-        added[path] = Original(copy=copy, mode=found.mode, uid=found.uid, gid=found.gid)
     known = {**state.originals, **added}
     others = [path for path in known if path not in set(paths)]
     originals = {path: known[path] for path in (*others, *paths)}
     return replace(state, originals=originals, directories=tuple(sorted(missing)))
+
+
+def keep_copy(host: Host, path: str, folder: str) -> Original:
+    """Copy what is at that path into a folder of the agent's directory; says what was there. Raises HostError."""
+    found = host.read(path)
+    if found is None:
+        return Original()
+    where = f"{folder}/{hashlib.sha256(path.encode()).hexdigest()}"
+    host.stage(where, found.content, 0o600).commit()
+    return Original(copy=where, mode=found.mode, uid=found.uid, gid=found.gid)
 
 
 def move(host: Host, state: State, facts: RuntimeFacts) -> State:
@@ -253,16 +259,18 @@ def remove_directories(host: Host, state: State) -> State:
 
 
 def sweep(host: Host, state: State) -> None:
-    """Remove copies that the record does not name: of originals that are back for good, and what a crash left.
+    """Remove copies that the record does not name: of originals that are back for good, of a last good state that is
+    not needed any more, and what a crash left.
 
     Raises HostError.
     """
-    before = state.good.originals if state.good is not None else {}  # a rollback makes these ours again
-    named = {original.copy for original in (*state.originals.values(), *before.values())}
-    for name in host.names(_ORIGINALS, unfinished=True):
-        copy = f"{_ORIGINALS}/{name}"
-        if copy not in named:
-            host.remove(copy, with_directory=False)
+    good = state.good if state.good is not None else Good()
+    # A rollback makes those that were ours at that time ours again.
+    for folder, needed in ((_ORIGINALS, (state.originals, good.originals)), (GOOD, (good.files,))):
+        named = {item.copy for items in needed for item in items.values()}
+        for path in (f"{folder}/{name}" for name in host.names(folder, unfinished=True)):
+            if path not in named:
+                host.remove(path, with_directory=False)
 
 
 def _above(path: str) -> list[str]:
@@ -272,7 +280,7 @@ def _above(path: str) -> list[str]:
 
 def remove(host: Host) -> None:
     """Remove all that the agent remembers: for the end, when nothing of ours is left. Raises HostError."""
-    for folder in (f"{DIRECTORY}/restart", f"{DIRECTORY}/boot", _ORIGINALS, f"{DIRECTORY}/good", DIRECTORY):
+    for folder in (f"{DIRECTORY}/restart", f"{DIRECTORY}/boot", _ORIGINALS, GOOD, DIRECTORY):
         for name in host.names(folder, unfinished=True):
             host.remove(f"{folder}/{name}", with_directory=False)
         host.remove_empty(folder)

@@ -131,7 +131,7 @@ class Rest:
             else:
                 context.load_default_certs()
             if connection.certificate is not None:
-                _load_client(context, connection.certificate, connection.key or "")
+                load_client(context, connection.certificate, connection.key or "")
         except (OSError, ValueError):
             found = FieldError("", "", "give the CA, the client certificate and its key as PEM")
             raise InvalidError(f"connection to {connection.server}", (found,)) from None
@@ -246,10 +246,14 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in lines if line)
 
 
-def _load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """OpenSSL reads client certificates from files only: one in memory, for no key may be left on a disk."""
+def load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Have a context show a client certificate (both PEM). Raises ssl.SSLError and OSError if it cannot be used.
+
+    OpenSSL reads such from files only: from one in memory, for no key may be left on a disk.
+    """
     descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
     with open(descriptor, "w") as file:
         file.write(certificate + "\n" + key)
         file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        # With a password at hand, OpenSSL never asks the terminal for one.
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
