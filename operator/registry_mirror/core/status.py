@@ -214,10 +214,11 @@ def _summary(spec: RegistryMirrorSpec | None, tally: Tally, counts: NodeCounts) 
     failed, pending = tally.of("failed"), tally.of("pending")
     halted = [item for item in pending if item.reason == "RolloutHalted"]
     if failed or halted:
-        # What is halted moves no more until somebody changes something: kstatus must not read progress there.
+        # Never Reconciling too, whatever goes on elsewhere: kstatus would read that as progress, and the failure would
+        # not be seen until the last node is done.
         stuck = [*failed, *halted]
         text = f"{len(stuck)} of {_nodes(counts.selected)}: {_grouped(stuck)}"
-        return _triple(False, stuck[0].reason, text, reconciling=len(pending) > len(halted), stalled=True)
+        return _triple(False, stuck[0].reason, text, stalled=True)
     if pending:
         text = f"in force on {counts.applied} of {_nodes(counts.selected)}; {_grouped(pending)}"
         return _triple(False, pending[0].reason, text, reconciling=True)
