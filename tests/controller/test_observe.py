@@ -11,9 +11,8 @@ from msgspec.structs import replace
 from registry_mirror.api.models import EndpointStatus, NodeRegistryConfig, RegistryMirrorStatus
 from registry_mirror.controller.metrics import Metrics
 from registry_mirror.controller.observe import Observer, State, state
-from registry_mirror.core.plan import NodePlan
+from registry_mirror.core.plan import NodePlan, NodeView
 from registry_mirror.core.rollout import Hold
-from registry_mirror.core.status import NodeView
 from tests.pure.nodes import IN_FORCE, Progress, node, status_of
 
 A = "https://a.example"

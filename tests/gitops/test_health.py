@@ -12,8 +12,9 @@ import yaml
 from registry_mirror.api.conditions import condition, merge
 from registry_mirror.api.errors import FieldError, InvalidError
 from registry_mirror.api.models import RegistryMirrorPolicyStatus, RegistryMirrorStatus
+from registry_mirror.core.plan import NodeView
 from registry_mirror.core.rollout import Hold
-from registry_mirror.core.status import NodeView, policy_status
+from registry_mirror.core.status import policy_status
 from tests.gitops import argocd, kstatus
 from tests.pure.nodes import CONFLICT, NOW, PROBLEM, WAITS, Progress, node, status_of
 

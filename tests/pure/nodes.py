@@ -10,9 +10,10 @@ import msgspec
 from registry_mirror.api.errors import InvalidError
 from registry_mirror.api.models import NodeRegistryConfig, RegistryMirrorSpec, RegistryMirrorStatus, RuntimeName
 from registry_mirror.core.bundle import Bundle, MirrorProblem
-from registry_mirror.core.plan import NodePlan
+from registry_mirror.core.plan import NodePlan, NodeView
 from registry_mirror.core.rollout import Hold
-from registry_mirror.core.status import NodeView, Tally, mirror_status, tally
+from registry_mirror.core.status import mirror_status
+from registry_mirror.core.tally import Tally, tally
 from tests.pure.builders import parsed
 
 NOW, LATER = "2026-08-01T10:00:00Z", "2026-08-01T10:05:00Z"

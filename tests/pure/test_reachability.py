@@ -10,8 +10,9 @@ import pytest
 from registry_mirror.api.conditions import Condition, find
 from registry_mirror.api.models import NodeRegistryConfig, Probe, RegistryMirrorSpec, RegistryMirrorStatus
 from registry_mirror.core.bundle import Bundle
-from registry_mirror.core.plan import NodePlan
-from registry_mirror.core.status import NodeView, Tally, mirror_status, tally, transitions
+from registry_mirror.core.plan import NodePlan, NodeView
+from registry_mirror.core.status import mirror_status, transitions
+from registry_mirror.core.tally import Tally, tally
 from tests.pure.builders import mirror, parsed
 
 A, B = "https://a.example", "https://b.example"

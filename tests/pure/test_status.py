@@ -15,9 +15,9 @@ from registry_mirror.api.conditions import Condition, find, is_true
 from registry_mirror.api.errors import FieldError, InvalidError
 from registry_mirror.api.models import RegistryMirrorPolicyStatus
 from registry_mirror.core.bundle import MirrorProblem
-from registry_mirror.core.plan import NodePlan
+from registry_mirror.core.plan import NodePlan, NodeView
 from registry_mirror.core.rollout import Hold
-from registry_mirror.core.status import NodeView, policy_status
+from registry_mirror.core.status import policy_status
 from tests.pure.builders import parsed
 from tests.pure.nodes import BUNDLE, CONFLICT, LATER, NOW, PROBLEM, WAITS, config, node, status_of
 

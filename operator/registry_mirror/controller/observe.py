@@ -14,8 +14,8 @@ import msgspec
 
 from ..api.conditions import is_true
 from ..api.models import NodeRegistryConfig, RegistryMirrorStatus
+from ..core.plan import NodeView
 from ..core.rollout import Hold
-from ..core.status import NodeView
 from .metrics import Metrics, Snapshot
 
 State = Literal["unreported", "held", "applying", "waiting", "restarting", "failed", "current"]

@@ -6,9 +6,8 @@ from ..api.errors import InvalidError
 from ..api.models import NodeRegistryConfig, RegistryMirrorPolicySpec
 from ..core import probing
 from ..core.bundle import Bundle
-from ..core.plan import NodePlan, Planner
+from ..core.plan import NodePlan, NodeView, Planner
 from ..core.resolve import ResolvedMirror, resolve
-from ..core.status import NodeView
 from .store import NodeInfo, Store
 
 

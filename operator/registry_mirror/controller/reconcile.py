@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from ..api.models import RegistryMirrorStatus
+from ..core.plan import NodeView
 from ..core.rollout import Decision
-from ..core.status import NodeView, Tally, mirror_status, policy_status, tally, transitions
+from ..core.status import mirror_status, policy_status, transitions
+from ..core.tally import Tally, tally
 from ..core.windows import problems
 from ..kube import events
 from ..kube.client import Api

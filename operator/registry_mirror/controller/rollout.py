@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from ..api.models import BundleRef, MaintenanceWindow, NodeRegistryConfig, NodeR
 from ..core import probing
 from ..core.bundle import Bundle
 from ..core.members import Member
+from ..core.plan import NodeView
 from ..core.rollout import Decision, decide
-from ..core.status import NodeView
 from ..core.windows import Opening, opening
 from ..kube.client import Api
 from ..kube.errors import ApiError
@@ -78,7 +78,8 @@ class Rollout:
         """Decide from what is known; changes nothing."""
         started, now = time.monotonic(), self._clock()
         views = self._plans.views()
-        members = [self._member(view, now) for view in views]
+        nodes = self._store.nodes
+        members = [self._member(nodes[view.name], view, now) for view in views]
         rollout = self._plans.policy().rollout
         try:
             found, closed = self._window(rollout.windows, now), "waiting for a maintenance window"
@@ -100,8 +101,8 @@ class Rollout:
         self._opening = windows, found
         return found
 
-    def _member(self, view: NodeView, now: float) -> Member:
-        node, config, bundle = self._store.nodes[view.name], view.config, view.plan.bundle
+    def _member(self, node: NodeInfo, view: NodeView, now: float) -> Member:
+        config, bundle = view.config, view.plan.bundle
         if config is None:
             return Member(name=node.name, wanted="", ready=node.ready, schedulable=node.schedulable, server=node.server)
         spec, status = config.spec, config.status
@@ -178,7 +179,7 @@ class Rollout:
         grants = {name for name in targets if targets[name].restart_allowed and not configs[name].spec.restart_allowed}
         await self._write({name: (configs[name], targets[name]) for name in targets if name not in grants})
         await self._write({name: (configs[name], targets[name]) for name in grants})
-        self._forget(picture.views)
+        self._forget()
         return 0.0 if targets else self._again(decision)
 
     def target(self, view: NodeView, decision: Decision) -> NodeRegistryConfigSpec:
@@ -238,8 +239,8 @@ class Rollout:
         self._store.put(CONFIGS, answer)
         return None
 
-    def _forget(self, views: Iterable[NodeView]) -> None:
-        uids = {self._store.nodes[view.name].uid for view in views if view.name in self._store.nodes}
+    def _forget(self) -> None:
+        uids = {node.uid for node in self._store.nodes.values()}
         self._asked = {key: since for key, since in self._asked.items() if key[0] in uids}
         self._finished = {key: since for key, since in self._finished.items() if key[0] in uids}
 

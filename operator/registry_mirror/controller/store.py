@@ -162,7 +162,7 @@ class Store:
 
     @property
     def nodes(self) -> Mapping[str, NodeInfo]:
-        """The Nodes that an agent can run on, by name."""
+        """The Nodes that an agent can run on, by name; made anew at each call."""
         found = cast(dict[str, NodeInfo], self._objects[NODES])
         return {name: node for name, node in found.items() if node.managed}
 

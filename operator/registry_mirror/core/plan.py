@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from ..api.models import LabelSelector, RuntimeFacts
+from ..api.models import LabelSelector, NodeRegistryConfig, RuntimeFacts
 from .bundle import Bundle, MirrorProblem, Rendered, seal
 from .layout import layout
 from .probing import demoted, moved
@@ -39,6 +39,15 @@ class NodePlan:
     needs_start: Mapping[str, frozenset[str]] = field(default_factory=dict)
     embedded_registry: bool = False
     behind: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as the controller sees it: its plan, and its NodeRegistryConfig if there is one."""
+
+    name: str
+    plan: NodePlan
+    config: NodeRegistryConfig | None = None
 
 
 _Kind = tuple[bytes, tuple[tuple[str, str], ...]]

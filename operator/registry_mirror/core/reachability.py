@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..api.conditions import Condition, condition
-from ..api.models import EndpointResult, EndpointStatus, NodeRegistryConfig, Probe, RegistryMirrorSpec
-from .plan import NodePlan
+from ..api.models import EndpointResult, EndpointStatus, Probe, RegistryMirrorSpec
+from .plan import NodePlan, NodeView
 
 _MAX_ENDPOINTS = 16
 _MAX_TEXT = 1000
@@ -15,19 +16,13 @@ _MAX_TEXT = 1000
 
 @dataclass(slots=True)
 class EndpointTally:
-    """What one endpoint of one mirror looks like over all nodes that have reported it."""
+    """What one endpoint of one mirror looks like over all nodes that have reported it; ``behind`` counts the nodes that
+    have it behind the others.
+    """
 
     reachable: int = 0
     failures: list[tuple[str, EndpointResult]] = field(default_factory=list)
     behind: int = 0
-
-    def add(self, node: str, result: EndpointResult, behind: bool) -> None:
-        """Count what a node reports, and whether the endpoint is put behind the others there."""
-        if result.reachable:
-            self.reachable += 1
-        else:
-            self.failures.append((node, result))
-        self.behind += behind
 
     def message(self) -> str:
         """Say why it does not answer, with one node as an example; empty if it does."""
@@ -43,15 +38,28 @@ class EndpointTally:
 Endpoints = Mapping[str, EndpointTally]
 
 
-def reports(plan: NodePlan, config: NodeRegistryConfig | None) -> Iterator[tuple[str, EndpointResult]]:
-    """Give what a node reports of the endpoints that it is to have, each with the name of its mirror."""
-    if config is None or plan.bundle is None or not config.status.endpoints:
-        return
-    found = {item.url: item for item in config.status.endpoints}
-    for mirror in plan.bundle.sources:
+def add(plan: NodePlan, nodes: Iterable[NodeView], endpoints_of: Callable[[str], dict[str, EndpointTally]]) -> None:
+    """Add what nodes that share a plan report of the endpoints that they are to have.
+
+    ``endpoints_of`` gives what is known of a mirror's endpoints, by URL.
+    """
+    answers: Counter[str] = Counter()
+    failures: defaultdict[str, list[tuple[str, EndpointResult]]] = defaultdict(list)
+    for node in nodes:
+        found = node.config.status.endpoints if node.config is not None else ()
+        answers.update({item.url for item in found if item.reachable})
+        for item in found:
+            if not item.reachable:
+                failures[item.url].append((node.name, item))
+    for mirror in plan.bundle.sources if plan.bundle is not None else ():
+        behind = plan.behind.get(mirror.name, frozenset())
         for url in dict.fromkeys(item.url for item in mirror.endpoints):
-            if url in found:
-                yield mirror.name, found[url]
+            count = answers[url] + len(failures.get(url, ()))
+            if count:
+                tally = endpoints_of(mirror.name).setdefault(url, EndpointTally())
+                tally.reachable += answers[url]
+                tally.failures += failures.get(url, ())
+                tally.behind += count if url in behind else 0
 
 
 def statuses(spec: RegistryMirrorSpec | None, endpoints: Endpoints) -> tuple[EndpointStatus, ...]:

@@ -6,8 +6,8 @@ Only Stalled says that somebody has to change something.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from ..api.conditions import Condition, condition, find, is_true, merge
@@ -15,125 +15,16 @@ from ..api.errors import FieldError, InvalidError
 from ..api.models import (
     NodeCounts,
     NodeFailure,
-    NodeRegistryConfig,
     Probe,
     RegistryMirrorPolicyStatus,
     RegistryMirrorSpec,
     RegistryMirrorStatus,
 )
 from . import reachability
-from .plan import NodePlan
-from .reachability import EndpointTally
-from .rollout import Hold
+from .tally import NodeState, Tally
 
 MAX_FAILURES = 10
 _MAX_TEXT = 1000
-
-State = Literal["applied", "pending", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """One node as the controller sees it: its plan, and its NodeRegistryConfig if there is one."""
-
-    name: str
-    plan: NodePlan
-    config: NodeRegistryConfig | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _NodeState:
-    node: str
-    state: State
-    reason: str = ""
-    message: str = ""
-    drifted: bool = False
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one mirror looks like over all nodes."""
-
-    states: list[_NodeState] = field(default_factory=list)
-    conflicts: list[tuple[str, str]] = field(default_factory=list)
-    embedded: int = 0
-    endpoints: dict[str, EndpointTally] = field(default_factory=dict)
-
-    def counts(self) -> NodeCounts:
-        """The counts of the status; ``selected`` are the nodes on which no other object takes precedence."""
-        by_state = [item.state for item in self.states]
-        return NodeCounts(
-            selected=len(by_state),
-            applied=by_state.count("applied"),
-            pending=by_state.count("pending"),
-            failed=by_state.count("failed"),
-            drifted=sum(item.drifted for item in self.states),
-        )
-
-    def of(self, state: State) -> list[_NodeState]:
-        """The nodes in that state, by name."""
-        return sorted((item for item in self.states if item.state == state), key=lambda item: item.node)
-
-
-def tally(nodes: Iterable[NodeView], holds: Mapping[str, Hold]) -> dict[str, Tally]:
-    """Sum up all nodes for all mirrors in one pass; gives a Tally by mirror name, none for a mirror without nodes.
-
-    ``holds`` says why nodes have to wait, by name.
-    """
-    result: dict[str, Tally] = {}
-    for node in nodes:
-        hold = holds.get(node.name)
-        shared = _revision_state(node, hold)
-        waiting = set(node.config.status.waiting_for_restart) if node.config is not None else set()
-        held = {name for setting in waiting for name in node.plan.needs_start.get(setting, ())}
-        for name in node.plan.in_force:
-            item = result.setdefault(name, Tally())
-            item.states.append(
-                _waiting_state(node, waiting, name, shared.drifted, hold)
-                if name in held and shared.state == "applied"
-                else shared
-            )
-            item.embedded += node.plan.embedded_registry
-        for name, problem in node.plan.problems.items():
-            found = _NodeState(node.name, "failed", problem.reason, problem.message)
-            result.setdefault(name, Tally()).states.append(found)
-        for loser, winner in node.plan.conflicts.items():
-            result.setdefault(loser, Tally()).conflicts.append((node.name, winner))
-        for name, report in reachability.reports(node.plan, node.config):
-            endpoint = result.setdefault(name, Tally()).endpoints.setdefault(report.url, EndpointTally())
-            endpoint.add(node.name, report, report.url in node.plan.behind.get(name, ()))
-    return result
-
-
-def _revision_state(node: NodeView, hold: Hold | None) -> _NodeState:
-    config, bundle = node.config, node.plan.bundle
-    if config is None or config.status.runtime is None or bundle is None:
-        stalled = find(config.status.conditions, "Stalled") if config is not None else None
-        if stalled is not None and stalled.status == "True":
-            return _NodeState(node.name, "failed", stalled.reason, stalled.message)
-        return _NodeState(node.name, "pending", "AgentNotReporting", "the agent has not reported yet")
-    drifted = is_true(config.status.conditions, "Drifted")
-    if config.spec.revision == bundle.revision:
-        stalled = find(config.status.conditions, "Stalled")
-        if stalled is not None and stalled.status == "True":
-            return _NodeState(node.name, "failed", stalled.reason, stalled.message, drifted)
-        if config.status.applied_revision == bundle.revision:
-            return _NodeState(node.name, "applied", drifted=drifted)
-        return _NodeState(node.name, "pending", "Applying", "the agent has not applied the revision yet", drifted)
-    if hold is not None:
-        return _NodeState(node.name, "pending", hold.reason, hold.message, drifted)
-    return _NodeState(node.name, "pending", "RolloutPending", "the node has not been given the revision yet", drifted)
-
-
-def _waiting_state(node: NodeView, waiting: set[str], mirror: str, drifted: bool, hold: Hold | None) -> _NodeState:
-    settings = sorted(name for name in waiting if mirror in node.plan.needs_start.get(name, ()))
-    text = f"a restart of the runtime brings into force: {', '.join(settings)}"
-    if hold is not None:
-        return _NodeState(node.name, "pending", hold.reason, f"{text}; {hold.message}", drifted)
-    found = find(node.config.status.conditions, "RestartRequired") if node.config is not None else None
-    if found is not None and found.status == "True" and found.reason != "StartSettings":
-        return _NodeState(node.name, "pending", found.reason, found.message, drifted)
-    return _NodeState(node.name, "pending", "RestartRequired", text, drifted)
 
 
 def mirror_status(
@@ -245,7 +136,7 @@ def _conflicted(tally: Tally) -> Condition:
     )
 
 
-def _grouped(states: Sequence[_NodeState]) -> str:
+def _grouped(states: Sequence[NodeState]) -> str:
     """Say what the nodes have in common, most frequent first: ``a, b: message; c: message``."""
     groups: dict[str, list[str]] = {}
     for item in states:
