@@ -94,6 +94,7 @@ def test_a_reason_an_endpoint_and_a_mirror_that_are_no_more_are_not_shown() -> N
         (node("a", None), "unreported"),
         (node("a", "silent", NodePlan(None, frozenset())), "unreported"),
         (node("a", "silent and stalled", NodePlan(None, frozenset())), "failed"),
+        (node("a", plan=NodePlan(None, frozenset())), "failed"),
         (node("a", "untold"), "held"),
         (node("a", "applying"), "applying"),
         (node("a", "waiting"), "waiting"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 
 import pytest
 
@@ -102,13 +102,13 @@ RAW = bundles.encode(sealed())
         RAW[:-8] + b"\0" * 8,
         RAW[:20] + bytes([RAW[20] ^ 0xFF]) + RAW[21:],
         RAW + CANARY.encode(),
-        gzip.compress(b""),
-        gzip.compress(CANARY.encode()),
-        gzip.compress(b'{"revision": "' + CANARY.encode()),
-        gzip.compress(b'{"revision": "x", "runtime": "' + CANARY.encode() + b'", "files": []}'),
-        gzip.compress(b'{"revision": "x", "runtime": "k3s", "files": [{"path": "' + CANARY.encode() + b'"}]}'),
-        gzip.compress(b"\xff\xfe"),
-        gzip.compress(b'{"x": ' + b"[" * 100_000),
+        lzma.compress(b""),
+        lzma.compress(CANARY.encode()),
+        lzma.compress(b'{"revision": "' + CANARY.encode()),
+        lzma.compress(b'{"revision": "x", "runtime": "' + CANARY.encode() + b'", "files": []}'),
+        lzma.compress(b'{"revision": "x", "runtime": "k3s", "files": [{"path": "' + CANARY.encode() + b'"}]}'),
+        lzma.compress(b"\xff\xfe"),
+        lzma.compress(b'{"x": ' + b"[" * 100_000),
     ],
     ids=range(15),
 )
@@ -121,10 +121,10 @@ def test_anything_else_is_refused_without_its_content(raw: bytes) -> None:
 
 
 def test_a_bomb_is_refused_once_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundles, "_MAX_DECODED", len(gzip.decompress(RAW)) + 10)
+    monkeypatch.setattr(bundles, "_MAX_DECODED", len(lzma.decompress(RAW)) + 10)
     assert bundles.decode(RAW) == sealed()
 
-    padded = gzip.compress(gzip.decompress(RAW) + b" " * 1000)  # valid JSON, only too long
+    padded = lzma.compress(lzma.decompress(RAW) + b" " * 1000)  # valid JSON, only too long
     with pytest.raises(InvalidError) as caught:
         bundles.decode(padded)
     assert caught.value.reason == "BundleInvalid"

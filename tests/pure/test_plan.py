@@ -4,6 +4,8 @@ never take one that a node has, is told to have, or may go back to.
 
 from __future__ import annotations
 
+import base64
+import random
 import re
 from typing import Any
 
@@ -14,8 +16,9 @@ from registry_mirror.api.models import LabelSelector, NodeRegistryConfig, Runtim
 from registry_mirror.core.garbage import collectable
 from registry_mirror.core.layout import default_facts
 from registry_mirror.core.plan import NodePlan, Planner
+from registry_mirror.core.resolve import ResolvedMirror
 from tests.docs import runtimes_table
-from tests.pure.builders import CONTAINERD, EMBEDDED, K3S, USER, endpoint, k3s, mirror
+from tests.pure.builders import CONTAINERD, EMBEDDED, K3S, USER, endpoint, k3s, mirror, tls
 
 KEY = b"k" * 32
 MIRROR = "https://mirror.example.com"
@@ -104,6 +107,33 @@ def test_where_nothing_can_be_rendered_every_mirror_says_why(facts: RuntimeFacts
     assert plan.bundle is not None
     assert plan.bundle.files == ()
     assert plan.bundle.sources == ()
+
+
+def ca(seed: int) -> str:
+    """A CA of the size that resolve() takes, which no compression makes smaller than three quarters."""
+    return base64.b64encode(random.Random(seed).randbytes(180_000)).decode()
+
+
+def test_what_no_secret_holds_is_said_and_the_node_keeps_what_it_has() -> None:
+    found = planner(*(with_ca(f"r{number}.example.com", ca(number)) for number in range(8))).plan(CONTAINERD, {})
+
+    assert found.bundle is None
+    assert not found.in_force
+    assert {item.reason for item in found.problems.values()} == {"BundleTooLarge"}
+    assert len(found.problems) == 8
+    assert "a Secret holds 1048576" in found.problems["r0.example.com"].message
+
+
+def test_one_ca_in_many_directories_is_carried_once() -> None:
+    one = ca(0)
+    found = planner(*(with_ca(f"r{number}.example.com", one) for number in range(50))).plan(CONTAINERD, {})
+
+    assert found.bundle is not None
+    assert found.in_force == {f"r{number}.example.com" for number in range(50)}
+
+
+def with_ca(registry: str, text: str) -> ResolvedMirror:
+    return mirror(registry, endpoint(MIRROR, tls=tls(ca=text)))
 
 
 def test_the_remedy_for_a_missing_config_path_names_the_file() -> None:

@@ -110,8 +110,10 @@ def state(view: NodeView) -> State:
         return "restarting"
     if is_true(status.conditions, "Stalled"):
         return "failed"
-    if status.runtime is None or bundle is None:
+    if status.runtime is None:
         return "unreported"
+    if bundle is None:
+        return "failed"
     if config.spec.revision != bundle.revision:
         return "held"
     if status.applied_revision != bundle.revision:

@@ -6,10 +6,8 @@ password that is easy to guess: without the key a guess cannot be checked agains
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import zlib
+import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,7 +22,11 @@ from .resolve import ResolvedMirror
 PUBLIC_MODE = 0o644
 SECRET_MODE = 0o600
 _DIGEST_BYTES = 20
+MAX_ENCODED = 1024 * 1024  # corev1.MaxSecretSize
 _MAX_DECODED = 64 * 1024 * 1024
+# A CA has up to 256 KiB: a dictionary of 1 MiB reaches the copy before, and is what an agent needs in memory.
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1024 * 1024}]
+_MAX_DICTIONARY = 8 * 1024 * 1024
 
 
 class File(Struct, frozen=True, kw_only=True):
@@ -137,19 +139,30 @@ def digest(key: bytes, *parts: str) -> str:
 
 
 def encode(bundle: Bundle) -> bytes:
-    """Give the bytes that are stored in the Secret: compressed, and equal for equal bundles."""
-    return gzip.compress(msgspec.json.encode(bundle), mtime=0)
+    """Give the bytes that are stored in the Secret: compressed, and equal for equal bundles.
+
+    Raises InvalidError (BundleTooLarge) if a Secret cannot hold them.
+    """
+    # xz and not gzip: the same CA may stand in hundreds of directories, and gzip looks back for 32 KB only.
+    raw = lzma.compress(msgspec.json.encode(bundle), filters=_FILTERS)
+    if len(raw) > MAX_ENCODED:
+        problem = (
+            f"the files of a node take {len(raw)} bytes, compressed, and a Secret holds {MAX_ENCODED}: most of it "
+            "are CAs as a rule; name the few that the endpoints need, or have fewer objects select the node"
+        )
+        raise InvalidError("bundle", (FieldError("data", "", problem),), "BundleTooLarge")
+    return raw
 
 
 def decode(raw: bytes) -> Bundle:
     """Read what ``encode`` gave; raises InvalidError if it is anything else, or larger than 64 MiB."""
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
-            text = stream.read(_MAX_DECODED + 1)
-        if len(text) > _MAX_DECODED:
-            raise ValueError("larger than 64 MiB")
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY)
+        text = stream.decompress(raw, _MAX_DECODED + 1)
+        if len(text) > _MAX_DECODED or not stream.eof or stream.unused_data:
+            raise ValueError("larger than 64 MiB, cut off, or more than a bundle")
         return msgspec.json.decode(text, type=Bundle)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except (lzma.LZMAError, EOFError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         # Only the kind of failure: a validation message could quote the content.
         found = FieldError("data", "", f"it cannot be read ({type(error).__name__})")
         raise InvalidError("bundle", (found,), "BundleInvalid") from None

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from ..api.errors import InvalidError
 from ..api.models import LabelSelector, NodeRegistryConfig, RuntimeFacts
-from .bundle import Bundle, MirrorProblem, Rendered, seal
+from .bundle import Bundle, MirrorProblem, Rendered, encode, seal
 from .layout import layout
 from .probing import demoted, moved
 from .render import render
@@ -25,7 +26,8 @@ from .select import Selection, select
 class NodePlan:
     """The plan for one kind of node.
 
-    ``bundle`` is None while the agent has not reported which runtime it found. ``in_force`` names the mirrors that the
+    ``bundle`` is None while the agent has not reported which runtime it found, and if all of it is too much for one
+    Secret: then the node keeps what it has. ``in_force`` names the mirrors that the
     bundle carries; ``conflicts`` maps each mirror that had to stand back to the one that won; ``problems`` maps each
     mirror that cannot be had on such a node to the reason; ``needs_start`` maps the settings that wait for a start of
     the runtime to the mirrors that want them. ``behind`` maps each mirror whose order differs from the user's to the
@@ -97,8 +99,14 @@ class Planner:
         rendered = _render(facts, selection.mirrors)
         problems = {problem.mirror: problem for problem in rendered.problems}
         sources = tuple(mirror for mirror in selection.mirrors if mirror.name not in problems)
+        bundle = seal(facts.name, rendered, sources, self._key)
+        try:
+            encode(bundle)
+        except InvalidError as error:
+            problems |= {item.name: MirrorProblem(item.name, error.reason, error.detail) for item in sources}
+            return NodePlan(None, frozenset(), selection.conflicts, problems)
         return NodePlan(
-            bundle=seal(facts.name, rendered, sources, self._key),
+            bundle=bundle,
             in_force=names - problems.keys(),
             conflicts=selection.conflicts,
             problems=problems,
