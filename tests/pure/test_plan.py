@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from registry_mirror.api.models import LabelSelector, NodeRegistryConfig, RuntimeFacts
+from registry_mirror.core import bundle as bundles
 from registry_mirror.core.garbage import collectable
 from registry_mirror.core.layout import default_facts
 from registry_mirror.core.plan import NodePlan, Planner
@@ -246,6 +247,14 @@ def test_an_order_that_would_cost_a_mirror_its_place_is_not_taken() -> None:
     assert plans.plan(facts, {}, {A}) is plans.plan(facts, {})
     assert plans.plan(facts, {}).in_force == {"docker.io"}
     assert plans.plan(CONTAINERD, {}, {A}).behind == {"docker.io": {A}}
+
+
+def test_an_order_that_no_secret_holds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = planner(mirror("docker.io", A, B))
+    usual = plans.plan(CONTAINERD, {})
+    monkeypatch.setattr(bundles, "MAX_ENCODED", 1)
+
+    assert plans.plan(CONTAINERD, {}, {A}) is usual
 
 
 def test_before_the_agent_reports_there_is_no_order_to_change() -> None:

@@ -100,9 +100,8 @@ class Planner:
         problems = {problem.mirror: problem for problem in rendered.problems}
         sources = tuple(mirror for mirror in selection.mirrors if mirror.name not in problems)
         bundle = seal(facts.name, rendered, sources, self._key)
-        try:
-            encode(bundle)
-        except InvalidError as error:
+        error = _too_large(bundle)
+        if error is not None:
             problems |= {item.name: MirrorProblem(item.name, error.reason, error.detail) for item in sources}
             return NodePlan(None, frozenset(), selection.conflicts, problems)
         return NodePlan(
@@ -127,7 +126,7 @@ class Planner:
         rendered = _render(facts, mirrors)
         bundle = seal(facts.name, rendered, plan.bundle.sources, self._key)
         same = {item.mirror for item in rendered.problems} == plan.problems.keys()
-        if not same or bundle.start_settings != plan.bundle.start_settings:
+        if not same or bundle.start_settings != plan.bundle.start_settings or _too_large(bundle) is not None:
             return plan
         return replace(plan, bundle=bundle, behind=behind)
 
@@ -150,6 +149,14 @@ def unsupported(facts: RuntimeFacts) -> tuple[str, str] | None:
             f'"/etc/containerd/certs.d" in {facts.config_file}, restart containerd once, and the agent goes on by '
             "itself",
         )
+    return None
+
+
+def _too_large(bundle: Bundle) -> InvalidError | None:
+    try:
+        encode(bundle)
+    except InvalidError as error:
+        return error
     return None
 
 
