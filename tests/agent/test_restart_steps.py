@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from registry_mirror.agent import state as memory
 from registry_mirror.agent.engine import Order
 from registry_mirror.api.errors import WaitingError
 from registry_mirror.core.bundle import Bundle
 from tests.agent import kills
-from tests.agent.case import NEW, Case
+from tests.agent.case import NEW, OLD, Case, files
 from tests.agent.world import DEADLINE, World
 
 ALL = os.environ.get("RESTART_STEPS") == "all"
@@ -105,6 +106,22 @@ def test_a_clock_that_is_set_amid_a_restart_changes_nothing(work: Path, fault: s
             world.change(step=step)
     assert case.ended(world, done) == (not fault)
     assert world.facts().reads.count("r 2") == 1
+
+
+def test_what_failed_is_tried_again_when_something_else_was_in_force_since(work: Path) -> None:
+    case = Case(work, "refuses")
+    world = case.begin
+    for _ in range(2):
+        done = world.run(NEW)
+        assert done.problem is not None
+        assert done.problem.reason == "RolledBack"
+    assert world.facts().reads.count("r 2") > 0
+    world.change(fault="")
+    assert world.run(NEW).problem is not None, "nobody has asked for anything else"
+    assert world.run(OLD).problem is None
+    assert memory.load(world.host).attempt is None
+    assert world.run(NEW).problem is None
+    assert files(world) == case.new
 
 
 def test_a_runtime_that_somebody_has_stopped_is_left_alone(work: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _UNIT = f"""\
 [Unit]
 Description=kubelet
 After=containerd.service
+Requires={{sockets}}
 
 [Service]
 Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -32,6 +34,19 @@ ExecStart={KUBELET} --config=/etc/kubernetes/kubelet.yaml --kubeconfig=/etc/kube
 KillMode=process
 Restart=always
 RestartSec=1
+"""
+
+# A way from an address of the node to another one, such as that of the service `kubernetes` to the API server: what
+# kube-proxy would do. The address need not be the node's yet.
+_SOCKET = """\
+[Socket]
+ExecStartPre=-ip address add {address}/32 dev lo
+ListenStream={address}:{port}
+FreeBind=yes
+"""
+_FORWARD = """\
+[Service]
+ExecStart=/lib/systemd/systemd-socket-proxyd {target}
 """
 
 _NETWORK = {
@@ -55,16 +70,30 @@ _NETWORK = {
 
 @dataclass(frozen=True)
 class Kubelet:
-    """What a node's kubelet needs: the programs, and the kubeconfig's text, which `NodeAccess.kubeconfig` gives."""
+    """What a node's kubelet needs: the programs, and the kubeconfig's text, which `NodeAccess.kubeconfig` gives.
+
+    ``taints`` are those that it registers with (key=value:effect or key:effect). ``forwards`` are addresses that
+    connections to the node's own addresses go to.
+    """
 
     programs: ClusterPrograms
     kubeconfig: str
+    taints: tuple[str, ...] = ()
+    forwards: Mapping[str, str] = field(default_factory=dict)
 
     def files(self, name: str, ip: str, socket: str) -> dict[str, str]:
         """The node's files: path and text."""
+        sockets = " ".join(f"forward-{number}.socket" for number in range(len(self.forwards)))
+        forwards = {}
+        for number, (own, target) in enumerate(self.forwards.items()):
+            address, _, port = own.rpartition(":")
+            unit = f"/etc/systemd/system/forward-{number}"
+            forwards[f"{unit}.socket"] = _SOCKET.format(address=address, port=port)
+            forwards[f"{unit}.service"] = _FORWARD.format(target=target)
         return {
-            "/etc/systemd/system/kubelet.service": _UNIT.format(name=name, ip=ip),
-            "/etc/kubernetes/kubelet.yaml": json.dumps(_configuration(socket)),
+            **forwards,
+            "/etc/systemd/system/kubelet.service": _UNIT.format(name=name, ip=ip, sockets=sockets),
+            "/etc/kubernetes/kubelet.yaml": json.dumps(_configuration(socket, self.taints)),
             "/etc/kubernetes/kubelet.conf": self.kubeconfig,
             "/etc/cni/net.d/10-pods.conflist": json.dumps(_NETWORK),
         }
@@ -78,13 +107,15 @@ class Kubelet:
 class NodeAccess:
     """A door in the bridge to an API server on loopback, and identities for nodes. Ends with `stop`.
 
-    The API server has to be started with ``apiserver_flags``, by which it knows the nodes' certificates.
+    The API server has to be started with ``apiserver_flags``, by which it knows the nodes' certificates. ``address`` is
+    where the nodes find it (host:port).
     """
 
     def __init__(self, place: Workplace, directory: Path) -> None:
         self.place = place
         self.authority = Authority(directory / "nodes")
         self._log = directory / "door.log"
+        self.address = ""
         self._process: Process | None = None
         self._url = ""
         self._ca = ""
@@ -105,7 +136,8 @@ class NodeAccess:
             if not self._process.alive() or time.monotonic() > deadline:
                 raise self._process.failure("does not listen")
             time.sleep(0.02)
-        self._url = f"https://{self.place.host}:{port}"
+        self.address = f"{self.place.host}:{port}"
+        self._url = f"https://{self.address}"
         self._ca = plane.ca_file.read_text()
         return self
 
@@ -138,8 +170,9 @@ class NodeAccess:
         return json.dumps(content)
 
 
-def _configuration(socket: str) -> dict[str, Any]:
+def _configuration(socket: str, taints: tuple[str, ...]) -> dict[str, Any]:
     return {
+        "registerWithTaints": [_taint(text) for text in taints],
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{socket}",
@@ -155,6 +188,12 @@ def _configuration(socket: str) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "1s",
         "nodeStatusReportFrequency": "2s",
     }
+
+
+def _taint(text: str) -> dict[str, str]:
+    key, _, effect = text.rpartition(":")
+    key, _, value = key.partition("=")
+    return {"key": key, "value": value, "effect": effect}
 
 
 def _encode(text: str) -> str:

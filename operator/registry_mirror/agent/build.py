@@ -53,20 +53,20 @@ def agent(rest: Rest, host: Host, root: Path, runtime: RuntimeName | None, names
         rest,
         namespace,
         Prober(Probe(Contexts(root)), look),
-        lambda done: _proxies(done, host, service),
+        lambda done: proxies_of(done, host),
         Watch(root, look).set,
     )
     running.append(Agent(rest, node, settings))
     return running[0]
 
 
-def _proxies(done: Pass, host: Host, service: Service | None) -> Proxies:
-    """Those that the runtime is started with."""
+def proxies_of(done: Pass, host: Host) -> Proxies:
+    """Give those that the runtime is started with."""
     if done.facts is None:
         return Proxies({})
     try:
-        unit = service.unit(done.live.unit) if service is not None and done.live is not None else None
-        return Proxies(proxies(unit, host, done.facts))
+        started = done.services(done.live.unit) if done.live is not None and done.live.unit else None
+        return Proxies(proxies(started, host, done.facts))
     except ProblemError:
         return Proxies({})
 

@@ -17,10 +17,11 @@ from .apply import Outcome, apply, runtime_started, waiting_for_restart
 from .clock import Clock
 from .detect import find
 from .drift import Repairs
-from .environment import Started
+from .environment import Asked, Started
 from .host import Host
 from .live import SOCKETS, Live
-from .restart import Restarter, in_flight, rejected
+from .provisioned import heed
+from .restart import Restarter, failed, in_flight, rejected
 from .signs import Tools
 from .state import Attempt, State
 
@@ -41,11 +42,16 @@ class Order:
     earlier: RuntimeFacts | None = None
 
 
+def _no_service(_: str) -> Started | None:
+    return None
+
+
 @dataclass(slots=True)
 class Pass:
     """What one pass found and did; what is None or empty was not reached because of ``problem``.
 
-    ``problem`` is a WaitingError while a restart is going on. ``bundle`` is what was asked for.
+    ``problem`` is a WaitingError while a restart is going on. ``bundle`` is what was asked for. ``services`` tells how
+    a service is started, as the pass has seen it.
     """
 
     facts: RuntimeFacts | None = None
@@ -54,6 +60,7 @@ class Pass:
     bundle: Bundle | None = None
     outcome: Outcome = field(default_factory=Outcome)
     problem: ProblemError | None = None
+    services: Callable[[str], Started | None] = _no_service
 
 
 class Engine:
@@ -84,11 +91,11 @@ class Engine:
 
     def run(self, order: Order) -> Pass:
         """Do one pass. Never raises for what can go wrong on a node."""
-        done = Pass()
+        done = Pass(services=Asked(self._started))
         try:
             state = memory.load(self._host)
             earlier = self._facts or order.earlier
-            done.facts, done.live = find(self._host, self._look(), self._runtime, state, self._started, earlier)
+            done.facts, done.live = find(self._host, self._look(), self._runtime, state, done.services, earlier)
             self._facts = done.facts
             done.state = state
             done.state = state = self._see(state, done, order)
@@ -167,9 +174,10 @@ class Engine:
     def _apply(self, done: Pass, order: Order, bundle: Bundle) -> None:
         assert done.state is not None
         assert done.facts is not None
-        failed = rejected(done.state, bundle.revision)
-        if failed is not None:
-            raise InvalidError("node", (FieldError("", "", _failure(failed, done.state)),), failed.result)
+        done.state = heed(self._host, done.state, bundle, done.facts)
+        attempt = rejected(done.state, bundle.revision)
+        if attempt is not None:
+            raise InvalidError("node", (FieldError("", "", _failure(attempt, done.state)),), attempt.result)
         if done.state.revision != bundle.revision:
             self._repairs.forget()
         done.state, done.outcome = apply(
@@ -181,9 +189,19 @@ class Engine:
             self._readers,
         )
         self._repairs.note(done.outcome.repaired)
+        self._forgive(done)
         # k0s restarts its containerd by itself (k0s pkg/component/worker/containerd, watchDropinConfigs).
         if waiting_for_restart(done.state) and order.restart_allowed and done.facts.name != "k0s":
             self._restart(done, order)
+
+    def _forgive(self, done: Pass) -> None:
+        """Forget a restart that failed once the node works with another revision: whoever asks for the first one again
+        has mended what kept the runtime from it, or finds that out on one node.
+        """
+        state = done.state
+        if state is not None and state.attempt is not None and failed(state.attempt) and not waiting_for_restart(state):
+            done.state = replace(state, attempt=None)
+            memory.save(self._host, done.state)
 
     def _readers(self, writing: bool) -> bool:
         """A pull opens the TLS files that a hosts.toml names some time after it has read that; where one is gone, it

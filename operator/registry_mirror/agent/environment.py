@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 from ..api.models import RuntimeFacts
@@ -34,6 +35,21 @@ class Started(Protocol):
     @property
     def exec_start(self) -> tuple[str, ...]:
         """Give the program and its arguments."""
+
+
+class Asked:
+    """The services of the host as one pass sees them: each is asked for once, and only if it is needed."""
+
+    def __init__(self, ask: Callable[[str], Started | None]) -> None:
+        """Take what gives a service by its name, or None if there is none."""
+        self._ask = ask
+        self._known: dict[str, Started | None] = {}
+
+    def __call__(self, name: str) -> Started | None:
+        """Give a service by its name. Raises what asking raises, and asks again then."""
+        if name not in self._known:
+            self._known[name] = self._ask(name)
+        return self._known[name]
 
 
 def variables(started: Started, host: Host) -> dict[str, str]:

@@ -18,6 +18,7 @@ from .apply import check, runtime_started, waiting_for_restart
 from .engine import Engine, Order, Pass
 from .host import Host, HostFile
 from .live import SOCKETS, Live
+from .provisioned import heed
 from .restart import in_flight, rejected
 
 _KEY = f"{memory.DIRECTORY}/digest-key"
@@ -105,6 +106,7 @@ class LocalNode:
         before = memory.load(self._host)
         facts, live = self._find(before)
         check(bundle, facts)
+        before = heed(self._host, before, bundle, facts, look=True)
         state = runtime_started(before, self._host.modified(live.socket if live is not None else SOCKETS[facts.name]))
         lines: list[str] = []
         paths: list[str] = []

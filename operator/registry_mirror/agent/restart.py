@@ -41,9 +41,14 @@ def in_flight(state: State) -> bool:
 def rejected(state: State, revision: str) -> Attempt | None:
     """Give the attempt that showed that the runtime does not start with a revision, if it was the last one."""
     attempt = state.attempt
-    if attempt is None or attempt.revision != revision or attempt.result not in ("RolledBack", "RollbackFailed"):
+    if attempt is None or attempt.revision != revision or not failed(attempt):
         return None
     return attempt
+
+
+def failed(attempt: Attempt) -> bool:
+    """Tell whether the node went back from what a restart was for."""
+    return attempt.result in ("RolledBack", "RollbackFailed")
 
 
 class Restarter:

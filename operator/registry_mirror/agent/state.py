@@ -162,6 +162,19 @@ def adopt(host: Host, state: State, paths: list[str]) -> State:
     return replace(state, originals=originals, directories=tuple(sorted(missing)))
 
 
+def adopt_again(host: Host, state: State, path: str) -> State:
+    """Take what is at that path now for what is to be there without us: somebody else has written it since.
+
+    A rollback leaves it so too. Gives the record, which is not saved. Raises HostError.
+    """
+    good = state.good
+    originals = {**state.originals, path: keep_copy(host, path, _ORIGINALS)}
+    if good is not None and path in good.files:
+        files = {**good.files, path: keep_copy(host, path, GOOD)}
+        good = replace(good, files=files, originals={**good.originals, path: originals[path]})
+    return replace(state, originals=originals, good=good)
+
+
 def keep_copy(host: Host, path: str, folder: str) -> Original:
     """Copy what is at that path into a folder of the agent's directory; says what was there. Raises HostError."""
     found = host.read(path)
