@@ -22,8 +22,7 @@ from .models import (
     RegistryMirrorSpec,
     Rewrite,
 )
-from .shape import plain, shape_error
-from .shape import show as show
+from .shape import plain, shape_error, show as show
 
 _T = TypeVar("_T")
 
