@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from registry_mirror.agent import rollback
-from registry_mirror.agent import state as memory
+from registry_mirror.agent import rollback, state as memory
 from registry_mirror.agent.apply import waiting_for_restart
 from registry_mirror.agent.engine import Pass
 from registry_mirror.agent.files import is_temporary

@@ -16,8 +16,7 @@ from registry_mirror.agent.build import proxies_of
 from registry_mirror.agent.clock import BootClock
 from registry_mirror.agent.engine import Engine, Pass
 from registry_mirror.agent.host import Host
-from registry_mirror.agent.live import SOCKETS as RUNTIME_SOCKETS
-from registry_mirror.agent.live import Live
+from registry_mirror.agent.live import SOCKETS as RUNTIME_SOCKETS, Live
 from registry_mirror.agent.node import Node
 from registry_mirror.agent.prober import Prober
 from registry_mirror.agent.proxies import Proxies

@@ -9,8 +9,7 @@ from unittest.mock import patch
 
 import msgspec
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from registry_mirror.api import parse
 from registry_mirror.api.errors import ProblemError

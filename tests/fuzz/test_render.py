@@ -6,8 +6,7 @@ import tomllib
 from typing import Any
 
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from registry_mirror.agent.edits import problems
 from registry_mirror.api import parse

@@ -10,8 +10,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
-from hypothesis import strategies as st
+from hypothesis import event, given, settings, strategies as st
 from msgspec.structs import replace
 
 from registry_mirror.api.models import RuntimeFacts

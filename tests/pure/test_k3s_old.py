@@ -22,8 +22,7 @@ from registry_mirror.core.plan import Planner
 from registry_mirror.core.render import render
 from registry_mirror.core.render.k3s_old import adapted
 from registry_mirror.core.resolve import Credentials, ResolvedMirror
-from tests.importing.tools import imported
-from tests.importing.tools import rendered as rendered_again
+from tests.importing.tools import imported, rendered as rendered_again
 from tests.pure import registries_yaml
 from tests.pure.builders import EMBEDDED, TOKEN, USER, endpoint, file, k3s, mirror, pem, reasons, tls
 

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from registry_mirror.api.models import Canary, Rollout
 from registry_mirror.core.members import Member

@@ -15,8 +15,7 @@ from ..api.errors import FieldError, InvalidError, WaitingError
 from ..api.models import RuntimeFacts
 from ..core.bundle import PUBLIC_MODE, SECRET_MODE, Bundle, File
 from ..core.layout import layout
-from . import edits, good
-from . import state as memory
+from . import edits, good, state as memory
 from .files import is_temporary
 from .host import Host, write_all
 from .state import Original, State

@@ -12,8 +12,7 @@ from ..api.models import RuntimeFacts
 from ..core.bundle import Bundle
 from ..core.layout import layout
 from ..core.masked import diff
-from . import edits
-from . import state as memory
+from . import edits, state as memory
 from .apply import check, runtime_started, waiting_for_restart
 from .engine import Engine, Order, Pass
 from .host import Host, HostFile

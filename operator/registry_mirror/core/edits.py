@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from .edit_text import EditError as EditError
-from .edit_text import added, read, with_tables, with_value, without_tables
+from .edit_text import EditError as EditError, added, read, with_tables, with_value, without_tables
 
 # Which plugin has the registry settings, by the schema of config.toml (containerd docs/cri/config.md).
 PLUGINS: Mapping[int, str] = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.images"}

@@ -6,8 +6,7 @@ behind the others) share one plan, so the work grows with the number of kinds of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 import msgspec

@@ -6,8 +6,7 @@ containerd has no way to be told: so each node asks its endpoints itself, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 

@@ -16,8 +16,7 @@ from msgspec import Struct
 from ..api.errors import FieldError, InvalidError
 from ..api.models import TLS, Capability, CARef, Endpoint, LabelSelector, RegistryMirror, Rewrite, SecretRef, Upstream
 from ..api.parse import subject_of
-from .material import Credentials as Credentials
-from .material import checked_pem, credentials
+from .material import Credentials as Credentials, checked_pem, credentials
 
 SourceKind = Literal["Secret", "ConfigMap"]
 
