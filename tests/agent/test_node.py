@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from registry_mirror import __version__
 from registry_mirror.api.conditions import Condition, find
 from registry_mirror.api.errors import ProblemError
-from registry_mirror.api.models import BundleRef, FileStatus, Metadata, NodeRegistryConfig, NodeRegistryConfigSpec
+from registry_mirror.api.models import BundleRef, Metadata, NodeRegistryConfig, NodeRegistryConfigSpec
 from registry_mirror.core.bundle import Bundle, encode
 from registry_mirror.kube.errors import ApiError
 from registry_mirror.kube.resources import BUNDLE_KEY, Resource
@@ -100,14 +100,14 @@ def test_facts_are_reported_before_anything_is_asked_for_and_nothing_is_written(
     assert trees.snapshot(node.root, state=True) == before
 
 
-def test_success_is_reported_with_keyed_digests_and_no_content(node: Pass) -> None:
+def test_success_is_reported_without_content(node: Pass) -> None:
     sealed = replace(ONE, files=tuple(replace(file, digest=f"k-{file.mode}") for file in ONE.files))
     node.want(sealed)
     conditions = node.go()
     status = node.config.status
     assert _said(conditions)["Applied"] == ("True", "Applied")
     assert (status.applied_revision, status.last_good_revision) == ("one", "")
-    assert status.files == tuple(FileStatus(path=file.path, digest=file.digest) for file in sealed.files)
+    assert status.file_count == len(sealed.files) > 1
     assert status.waiting_for_restart == ("credentials for x",)
     assert _said(conditions)["RestartRequired"] == ("True", "StartSettings")
     assert "credentials for x" in conditions["RestartRequired"].message
@@ -183,7 +183,7 @@ def test_a_bundle_that_writes_elsewhere_is_refused_and_what_is_there_stays_repor
     said = _said(node.go())
     assert said["Stalled"] == ("True", "BundleRefused")
     assert node.config.status.applied_revision == "one"
-    assert node.config.status.files == good.files
+    assert node.config.status.file_count == good.file_count > 0
     assert node.config.status.waiting_for_restart == good.waiting_for_restart
 
 

@@ -117,6 +117,7 @@ def test_a_restart_goes_from_the_canary_over_the_agents_to_the_server(played: tu
     assert "the first node is watched until 20" in message
     assert players.restarted == ["a1"]
     assert {name for name, _ in players.touched} == {"a1"}, "the others have not even the files"
+    assert cluster.condition("base")["reason"] == "Applied", "what has not changed is in force as before"
     policy(cluster)
     reason(cluster, "one", "Applied")
     settled(cluster)

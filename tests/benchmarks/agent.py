@@ -98,7 +98,7 @@ class Bench:
         self._cluster.apply(*(self._mirror(index, 0) for index in range(MIRRORS)))
 
         def filled() -> bool:
-            return len(self._config().get("status", {}).get("files") or ()) >= MIRRORS and self._done("")
+            return self._config().get("status", {}).get("fileCount", 0) >= MIRRORS and self._done("")
 
         self._cluster.until(filled, f"the node has {MIRRORS} files", _LONG)
         time.sleep(_SETTLE)

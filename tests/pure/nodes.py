@@ -10,7 +10,7 @@ import msgspec
 from registry_mirror.api.errors import InvalidError
 from registry_mirror.api.models import NodeRegistryConfig, RegistryMirrorSpec, RegistryMirrorStatus, RuntimeName
 from registry_mirror.core.bundle import Bundle, MirrorProblem
-from registry_mirror.core.plan import NodePlan, NodeView
+from registry_mirror.core.plan import NodePlan, NodeView, Prints
 from registry_mirror.core.rollout import Hold
 from registry_mirror.core.status import mirror_status
 from registry_mirror.core.tally import Tally, tally
@@ -25,20 +25,35 @@ WAITS = NodePlan(BUNDLE, frozenset({"m", "other"}), needs_start={"credentials fo
 CONFLICT = NodePlan(BUNDLE, frozenset({"winner"}), conflicts={"m": "winner"})
 PROBLEM = NodePlan(BUNDLE, frozenset(), problems={"m": MirrorProblem("m", "RewriteUnsupported", "exclude the nodes")})
 
-Progress = Literal["applied", "applying", "untold", "stalled", "drifted", "silent", "silent and stalled", "waiting"]
+Progress = Literal[
+    "applied",
+    "applying",
+    "untold",
+    "stalled",
+    "drifted",
+    "silent",
+    "silent and stalled",
+    "waiting",
+    "rolled back",
+    "stalled before",
+    "waiting before",
+]
+_HAVE_OLD = ("applying", "untold", "rolled back", "stalled before", "waiting before")
 
 
 def config(progress: Progress) -> NodeRegistryConfig:
-    told, applied = ("old", "old") if progress == "untold" else ("new", "old" if progress == "applying" else "new")
+    told, applied = "old" if progress == "untold" else "new", "old" if progress in _HAVE_OLD else "new"
     conditions = []
     if "stalled" in progress:
         conditions.append({"type": "Stalled", "status": "True", "reason": "DiskFull", "message": "no space left"})
+    if progress == "rolled back":
+        conditions.append({"type": "Stalled", "status": "True", "reason": "RolledBack", "message": "it did not start"})
     if progress == "drifted":
         conditions.append({"type": "Drifted", "status": "True", "reason": "Changed"})
     status: dict[str, Any] = {"appliedRevision": applied, "conditions": conditions}
     if "silent" not in progress:
         status["runtime"] = {"name": RUNTIME}
-    if progress == "waiting":
+    if progress.startswith("waiting"):
         status["waitingForRestart"] = ["credentials for x"]
     return msgspec.convert(
         {"metadata": {"name": "n"}, "spec": {"revision": told}, "status": status}, NodeRegistryConfig
@@ -55,13 +70,14 @@ def status_of(
     error: InvalidError | None = None,
     old: RegistryMirrorStatus | None = None,
     holds: Mapping[str, Hold] | None = None,
+    known: Mapping[str, Prints] | None = None,
     now: str = NOW,
 ) -> RegistryMirrorStatus:
     return mirror_status(
         generation=3,
         spec=spec,
         error=error,
-        tally=tally(nodes, holds or {}).get("m", Tally()),
+        tally=tally(nodes, holds or {}, known or {}).get("m", Tally()),
         old=old or RegistryMirrorStatus(),
         now=now,
     )

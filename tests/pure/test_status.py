@@ -5,6 +5,7 @@ here, and equal facts must give an equal status, or the controller would write f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace as replace_plan
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from registry_mirror.core.plan import NodePlan, NodeView
 from registry_mirror.core.rollout import Hold
 from registry_mirror.core.status import policy_status
 from tests.pure.builders import parsed
-from tests.pure.nodes import BUNDLE, CONFLICT, LATER, NOW, PROBLEM, WAITS, config, node, status_of
+from tests.pure.nodes import BUNDLE, CONFLICT, IN_FORCE, LATER, NOW, PROBLEM, WAITS, config, node, status_of
 
 WITHOUT_ENDPOINTS = parsed("docker.io").spec
 NO_FACTS = NodePlan(None, frozenset({"m"}))
@@ -45,6 +46,8 @@ def restarting(name: str) -> NodeView:
     return NodeView(name, WAITS, replace(found, status=replace(found.status, conditions=(said,))))
 
 
+MADE = replace_plan(IN_FORCE, prints={"m": "as it is"})
+MADE_AND_WAITS = replace_plan(WAITS, prints={"m": "as it is"})
 TYPES = ["Ready", "Reconciling", "Stalled", "Conflicted", "EndpointsReachable"]
 Counts = tuple[int, int, int, int, int]
 CASES: dict[str, tuple[dict[str, Any], list[NodeView], str, Counts, str]] = {
@@ -136,6 +139,55 @@ CASES: dict[str, tuple[dict[str, Any], list[NodeView], str, Counts, str]] = {
         "Quiescing Reconciling",
         (1, 0, 1, 0, 0),
         "a: waiting for 2 containers",
+    ),
+    "another mirror has changed": (
+        {"known": {"old": {"m": "as it is"}}, "holds": dict.fromkeys("bc", Hold("Soaking", "the first is watched"))},
+        [node("a", "applying", MADE), node("b", "untold", MADE), node("c", "untold", MADE)],
+        "Applied Ready",
+        (3, 3, 0, 0, 0),
+        "in force on 3 of 3 nodes",
+    ),
+    "it has changed itself": (
+        {"known": {"old": {"m": "as it was"}}},
+        [node("a", "applying", MADE), node("b", "untold", MADE)],
+        "Applying Reconciling",
+        (2, 0, 2, 0, 0),
+        "in force on 0 of 2 nodes",
+    ),
+    "it is new": (
+        {"known": {"old": {"other": "as it is"}}},
+        [node("a", "applying", MADE)],
+        "Applying Reconciling",
+        (1, 0, 1, 0, 0),
+        "in force on 0 of 1 node",
+    ),
+    "another mirror keeps the runtime from starting": (
+        {"known": {"old": {"m": "as it is"}}},
+        [node("a", "rolled back", MADE)],
+        "Applied Ready",
+        (1, 1, 0, 0, 0),
+        "in force on 1 of 1 node",
+    ),
+    "it keeps the runtime from starting": (
+        {"known": {"old": {"m": "as it was"}}},
+        [node("a", "rolled back", MADE)],
+        "RolledBack Stalled",
+        (1, 0, 0, 1, 0),
+        "1 of 1 node: a: it did not start",
+    ),
+    "another mirror has changed, and nothing can be written": (
+        {"known": {"old": {"m": "as it is"}}},
+        [node("a", "stalled before", MADE)],
+        "DiskFull Stalled",
+        (1, 0, 0, 1, 0),
+        "1 of 1 node: a: no space left",
+    ),
+    "another mirror has changed, and this one still waits for a restart": (
+        {"known": {"old": {"m": "as it is"}}},
+        [node("a", "waiting before", MADE_AND_WAITS)],
+        "RestartRequired Reconciling",
+        (1, 0, 1, 0, 0),
+        "a restart of the runtime brings into force: credentials for x",
     ),
     "stalled agent": (
         {},

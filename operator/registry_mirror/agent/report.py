@@ -9,7 +9,6 @@ from ..api.conditions import Condition, condition, merge
 from ..api.errors import InvalidError, ProblemError, WaitingError
 from ..api.models import (
     EndpointResult,
-    FileStatus,
     NodeRegistryConfig,
     NodeRegistryConfigStatus,
     RestartStatus,
@@ -36,11 +35,7 @@ def status(
     applied = state.revision if state is not None else old.applied_revision
     waiting = waiting_for_restart(state) if state is not None else old.waiting_for_restart
     in_place = done.problem is None and done.bundle is not None and done.bundle.revision == applied
-    files = (
-        tuple(FileStatus(path=file.path, digest=file.digest) for file in done.bundle.files)
-        if done.bundle is not None and in_place
-        else old.files
-    )
+    files = len(done.bundle.files) if done.bundle is not None and in_place else old.file_count
     conditions = _conditions(config, done, applied, waiting)
     return NodeRegistryConfigStatus(
         observed_generation=config.metadata.generation,
@@ -48,7 +43,7 @@ def status(
         last_good_revision=_last_good(state) if state is not None else old.last_good_revision,
         agent_version=__version__,
         runtime=done.facts if done.facts is not None else old.runtime,
-        files=files,
+        file_count=files,
         waiting_for_restart=waiting[:_MAX_WAITING],
         restart=_restart(state.attempt) if state is not None else old.restart,
         endpoints=endpoints,

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 
 from ..api.errors import FieldError, InvalidError, ProblemError, TransientError, WaitingError
 from ..kube.errors import ApiError
-from . import good, rollback
-from . import state as memory
+from . import good, rollback, state as memory
 from .host import Host
 from .service import Unit
 from .signs import Missing, Signs, Tools, microseconds

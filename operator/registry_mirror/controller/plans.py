@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..api.errors import InvalidError
 from ..api.models import NodeRegistryConfig, RegistryMirrorPolicySpec
 from ..core import probing
 from ..core.bundle import Bundle
-from ..core.plan import NodePlan, NodeView, Planner
+from ..core.plan import NodePlan, NodeView, Planner, Prints
 from ..core.resolve import ResolvedMirror, resolve
 from .store import NodeInfo, Store
 
 
 class Plans:
-    """Plans for all nodes; ``errors`` says what is wrong with which RegistryMirror, by name."""
+    """Plans for all nodes; ``errors`` says what is wrong with which RegistryMirror, by name, and ``known`` what mirrors
+    were made of in the revisions that nodes have, or are to have.
+    """
 
     def __init__(self, store: Store, key: bytes) -> None:
         """Take the picture of the cluster and the key for digests (16 to 64 bytes)."""
         self.errors: dict[str, InvalidError] = {}
+        self.known: dict[str, Prints] = {}
         self._store = store
         self._key = key
         self._planner: Planner | None = None
@@ -53,7 +58,18 @@ class Plans:
             if config is not None and not owned(config, node):
                 config = None  # that of an earlier node of the same name
             found.append(NodeView(name, _plan(planner, node, config, demote), config))
+        self._note(found)
         return found
+
+    def _note(self, views: Iterable[NodeView]) -> None:
+        needed: set[str] = set()
+        for view in views:
+            if view.plan.bundle is not None:
+                self.known[view.plan.bundle.revision] = view.plan.prints
+                needed.add(view.plan.bundle.revision)
+            if view.config is not None:
+                needed.add(view.config.status.applied_revision)
+        self.known = {revision: prints for revision, prints in self.known.items() if revision in needed}
 
     def _resolved(self) -> list[ResolvedMirror]:
         """Every mirror as it is to be, or as it last was good where it is broken now."""

@@ -145,7 +145,7 @@ class Reconciler:
     def _status(self) -> None:
         """Sum up all nodes for all mirrors, and put those on the queue whose status has to change."""
         picture = self._rollout.look()
-        tallies = tally(picture.views, picture.decision.holds)
+        tallies = tally(picture.views, picture.decision.holds, self._plans.known)
         statuses = {
             name: self._mirror_status(info, tallies.get(name, Tally())) for name, info in self._store.mirrors.items()
         }

@@ -20,6 +20,8 @@ from .render import render
 from .resolve import ResolvedMirror
 from .select import Selection, select
 
+Prints = Mapping[str, object]
+
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
@@ -30,7 +32,8 @@ class NodePlan:
     bundle carries; ``conflicts`` maps each mirror that had to stand back to the one that won; ``problems`` maps each
     mirror that cannot be had on such a node to the reason; ``needs_start`` maps the settings that wait for a start of
     the runtime to the mirrors that want them. ``behind`` maps each mirror whose order differs from the user's to the
-    endpoints that were put behind the others.
+    endpoints that were put behind the others. ``prints`` has for each mirror in force all that its files are made of: a
+    mirror with an equal one in another plan is in force the same way there.
     """
 
     bundle: Bundle | None
@@ -40,6 +43,7 @@ class NodePlan:
     needs_start: Mapping[str, frozenset[str]] = field(default_factory=dict)
     embedded_registry: bool = False
     behind: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    prints: Prints = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Planner:
             problems=problems,
             needs_start={name: setting.mirrors for name, setting in rendered.start_settings.items()},
             embedded_registry=facts.embedded_registry is not None,
+            prints=_prints(facts, sources),
         )
 
     def _with_order(
@@ -127,7 +132,7 @@ class Planner:
         same = {item.mirror for item in rendered.problems} == plan.problems.keys()
         if not same or bundle.start_settings != plan.bundle.start_settings or _too_large(bundle) is not None:
             return plan
-        return replace(plan, bundle=bundle, behind=behind)
+        return replace(plan, bundle=bundle, behind=behind, prints=_prints(facts, plan.bundle.sources, behind))
 
 
 def _render(facts: RuntimeFacts, mirrors: tuple[ResolvedMirror, ...]) -> Rendered:
@@ -149,6 +154,12 @@ def unsupported(facts: RuntimeFacts) -> tuple[str, str] | None:
             "itself",
         )
     return None
+
+
+def _prints(
+    facts: RuntimeFacts, sources: Iterable[ResolvedMirror], behind: Mapping[str, frozenset[str]] | None = None
+) -> Prints:
+    return {item.name: (facts, item, (behind or {}).get(item.name)) for item in sources}
 
 
 def _too_large(bundle: Bundle) -> InvalidError | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from ..api.conditions import find, is_true
 from ..api.models import NodeCounts
 from . import reachability
-from .plan import NodeView
+from .plan import NodeView, Prints
 from .reachability import EndpointTally
 from .rollout import Hold
 
@@ -47,6 +48,13 @@ class Tally:
         else:
             self.others.append(state)
 
+    def merge(self, other: Tally, *, in_force: bool) -> None:
+        """Count all nodes of another one, as it says, or as having the mirror whatever it says."""
+        self.drifted += other.drifted
+        self.applied += other.applied + in_force * len(other.others)
+        if not in_force:
+            self.others += other.others
+
     def counts(self) -> NodeCounts:
         """The counts of the status; ``selected`` are the nodes on which no other object takes precedence."""
         failed = sum(item.state == "failed" for item in self.others)
@@ -63,43 +71,73 @@ class Tally:
         return sorted((item for item in self.others if item.state == state), key=lambda item: item.node)
 
 
-def tally(nodes: Iterable[NodeView], holds: Mapping[str, Hold]) -> dict[str, Tally]:
+def tally(
+    nodes: Iterable[NodeView], holds: Mapping[str, Hold], known: Mapping[str, Prints] = MappingProxyType({})
+) -> dict[str, Tally]:
     """Sum up all nodes for all mirrors in one pass; gives a Tally by mirror name, none for a mirror without nodes.
 
-    ``holds`` says why nodes have to wait, by name. Nodes that share a plan are summed up once, and not once a mirror:
-    a thousand nodes with hundreds of mirrors have few plans.
+    ``holds`` says why nodes have to wait, by name, and ``known`` what mirrors were made of in revisions: one that is
+    the same in what a node has is in force there, whatever else the node waits for. Nodes that share a plan are summed
+    up once, and not once a mirror: a thousand nodes with hundreds of mirrors have few plans.
     """
     result: defaultdict[str, Tally] = defaultdict(Tally)
     groups: defaultdict[int, list[NodeView]] = defaultdict(list)
     for node in nodes:
         groups[id(node.plan)].append(node)
     for group in groups.values():
-        _add(result, group, holds)
+        _add(result, group, holds, known)
     return dict(result)
 
 
-def _add(result: defaultdict[str, Tally], group: Sequence[NodeView], holds: Mapping[str, Hold]) -> None:
+def _add(
+    result: defaultdict[str, Tally],
+    group: Sequence[NodeView],
+    holds: Mapping[str, Hold],
+    known: Mapping[str, Prints],
+) -> None:
     """Add nodes that share a plan."""
-    plan, shared, waiting = group[0].plan, Tally(), []
+    plan = group[0].plan
+    parts: defaultdict[str, Tally] = defaultdict(Tally)  # by the revision that is on the node although not the wanted
+    waiting = []
     for node in group:
         state = _revision_state(node, holds.get(node.name))
-        if state.state == "applied" and node.config is not None and node.config.status.waiting_for_restart:
-            waiting.append((node, state))
+        revision = _still_has(node, state)
+        has = bool(revision) or state.state == "applied"
+        if has and node.config is not None and node.config.status.waiting_for_restart:
+            waiting.append((node, state, revision))
         else:
-            shared.add(state)
+            parts[revision].add(state)
+    same = {revision: _same(plan.prints, known.get(revision, {})) for revision in {*parts, *(r for *_, r in waiting)}}
     for name in plan.in_force:
         found = result[name]
-        found.applied += shared.applied
-        found.drifted += shared.drifted
-        found.others += shared.others
         found.embedded += len(group) * plan.embedded_registry
-        for node, state in waiting:
-            found.add(_waiting_state(node, name, state, holds.get(node.name)))
+        for revision, part in parts.items():
+            found.merge(part, in_force=name in same[revision])
+        for node, state, revision in waiting:
+            if name in same[revision]:
+                state = NodeState(node.name, "applied", drifted=state.drifted)
+            applied = state.state == "applied"
+            found.add(_waiting_state(node, name, state, holds.get(node.name)) if applied else state)
     for name, problem in plan.problems.items():
         result[name].others += [NodeState(node.name, "failed", problem.reason, problem.message) for node in group]
     for loser, winner in plan.conflicts.items():
         result[loser].conflicts += [(node.name, winner) for node in group]
     reachability.add(plan, group, lambda name: result[name].endpoints)
+
+
+def _still_has(node: NodeView, state: NodeState) -> str:
+    """Give the revision that a node has and that is not the wanted one; empty if there is none, or it may not work.
+
+    The last good one does (RolledBack). Any other failure is the node's, and no mirror there is beyond doubt.
+    """
+    if node.config is None or node.config.status.runtime is None or state.state == "applied":
+        return ""
+    works = state.state == "pending" or state.reason == "RolledBack"
+    return node.config.status.applied_revision if works else ""
+
+
+def _same(wanted: Prints, found: Prints) -> frozenset[str]:
+    return frozenset(name for name, made_of in wanted.items() if name in found and found[name] == made_of)
 
 
 def _revision_state(node: NodeView, hold: Hold | None) -> NodeState:

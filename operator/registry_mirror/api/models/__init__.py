@@ -25,7 +25,6 @@ from .node import (
     BundleRef as BundleRef,
     EmbeddedRegistry as EmbeddedRegistry,
     EndpointResult as EndpointResult,
-    FileStatus as FileStatus,
     NodeProbe as NodeProbe,
     NodeRegistryConfig as NodeRegistryConfig,
     NodeRegistryConfigSpec as NodeRegistryConfigSpec,
