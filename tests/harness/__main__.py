@@ -15,7 +15,9 @@ from types import FrameType
 
 from .binaries import NotObtainable, resolve
 from .controlplane import ControlPlane
+from .image import ImageMissing, operator_image
 from .nodebinaries import NodesMissing, cluster_programs, node_programs
+from .openrc import openrc_package
 from .oracles import OraclesMissing, programs
 from .processes import ProcessFailed
 from .promtool import PromtoolMissing, promtool
@@ -32,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="get what the tests run; print the paths")
-    build.add_argument("what", nargs="?", choices=["all", "control-plane"], default="all")
+    build.add_argument("what", nargs="?", choices=["all", "control-plane", "image"], default="all")
     commands.add_parser("up", help="run a control plane until Ctrl-C or SIGTERM")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -40,11 +42,14 @@ def main() -> int:
     try:
         if arguments.command == "up":
             return _up()
+        if arguments.what == "image":
+            print(*_image())
+            return 0
         _build_control_plane()
         if arguments.what == "all":
             _build_the_rest()
         return 0
-    except (NotObtainable, ProcessFailed) as error:
+    except (NotObtainable, ImageMissing, ProcessFailed) as error:
         print(error, file=sys.stderr)
         return 1
     except _Asked:
@@ -58,10 +63,10 @@ def _build_control_plane() -> None:
 
 def _build_the_rest() -> None:
     """What is missing, the tests that need it say again; the others do without."""
-    for obtain in (_oracles, _nodes, _promtool):
+    for obtain in (_oracles, _nodes, _promtool, _image):
         try:
             print(*obtain(), sep="\n")
-        except (OraclesMissing, NodesMissing, PromtoolMissing) as error:
+        except (OraclesMissing, NodesMissing, PromtoolMissing, ImageMissing) as error:
             print(error, file=sys.stderr)
 
 
@@ -72,11 +77,15 @@ def _oracles() -> list[Path]:
 
 def _nodes() -> list[Path]:
     nodes, cluster = node_programs(), cluster_programs()
-    return [nodes.containerd_2, nodes.containerd_1, nodes.runc, nodes.registry, cluster.kubelet]
+    return [nodes.containerd_2, nodes.containerd_1, nodes.runc, nodes.registry, cluster.kubelet, openrc_package()]
 
 
 def _promtool() -> list[Path]:
     return [promtool()]
+
+
+def _image() -> list[Path]:
+    return [operator_image().directory]
 
 
 def _up() -> int:

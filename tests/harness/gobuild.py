@@ -192,7 +192,8 @@ def _stage(log: Path) -> str:
         return ""
     if lines[-1].startswith("go: downloading"):
         return f"{len(lines)} modules downloaded"
-    return f"{sum(' ' not in line for line in lines)} packages compiled"
+    compiled = sum(" " not in line for line in lines)
+    return f"{compiled} packages compiled" if compiled else ""
 
 
 def _go_environment() -> dict[str, str]:

@@ -86,7 +86,7 @@ class Node:
         """
         try:
             if not self._work.exists():
-                lay_out(self._work, self._text(), self._binaries(), self.flavour, self._started())
+                self._lay_out()
             self._launch()
             self.until(self._booted, "it is booted", BOOT_TIMEOUT)
         except BaseException as error:
@@ -222,9 +222,15 @@ class Node:
         runtime = [self.flavour.unit] if self._boot_runtime else []
         return runtime + (["kubelet.service"] if self._kubelet is not None else [])
 
+    def _lay_out(self) -> None:
+        lay_out(self._work, self._text(), self._binaries(), self.flavour, self._started())
+
+    def _init_script(self) -> str:
+        return init_script(self._work, self.name, self.flavour.disk, self._binaries(), self._shown)
+
     def _launch(self) -> None:
         script = self._work / "init.sh"
-        script.write_text(init_script(self._work, self.name, self.flavour.disk, self._binaries(), self._shown))
+        script.write_text(self._init_script())
         groups = make_cgroups(self.link)
         joins = "".join(f"echo $$ > {group}/cgroup.procs; " for group in groups)
         # The kernel ends unshare with us (see Process), and --kill-child the node with unshare.

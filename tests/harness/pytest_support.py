@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
 
 from .binaries import Assets, NotObtainable, resolve
+from .image import ImageMissing, operator_image
 from .nodebinaries import ClusterPrograms, NodePrograms, NodesMissing, cluster_programs, node_programs
+from .ocilayout import Layout
+from .openrc import openrc_package
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Exception)
@@ -45,6 +49,18 @@ def require_cluster(config: pytest.Config | None = None) -> ClusterPrograms:
     """Give kubelet and what else a cluster of nodes needs, or end the calling test or fixture as above."""
     found = _shown(config, cluster_programs, NodesMissing)
     return found if isinstance(found, ClusterPrograms) else _missing("NODES MISSING", found)
+
+
+def require_image(config: pytest.Config | None = None, architecture: str | None = None) -> Layout:
+    """Give the operator's image, by default for this machine, or end the calling test or fixture as above."""
+    found = _shown(config, lambda: operator_image(architecture), ImageMissing)
+    return found if isinstance(found, Layout) else _missing("IMAGE MISSING", found)
+
+
+def require_openrc(config: pytest.Config | None = None) -> Path:
+    """Give where OpenRC is, or end the calling test or fixture as above."""
+    found = _shown(config, openrc_package, NodesMissing)
+    return found if isinstance(found, Path) else _missing("OPENRC MISSING", found)
 
 
 def _missing(what: str, why: Exception) -> NoReturn:
