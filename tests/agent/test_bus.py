@@ -142,7 +142,7 @@ def test_a_queue_that_is_full_is_not_waited_for(tmp_path: Path) -> None:
         listener.listen(0)
         first.connect(str(path))
         with pytest.raises(ServiceError) as caught:
-            Systemd(tmp_path, timeout=TIMEOUT).unit_of(1)
+            Systemd(tmp_path, timeout=TIMEOUT).unit("x.service")
     assert caught.value.reason == "ServiceManagerTimeout"
 
 

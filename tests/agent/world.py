@@ -195,10 +195,6 @@ class World:
         facts = self._answers()
         return Unit(name=name, active=facts.active, restarts=facts.restarts, entered_at=facts.entered)
 
-    def unit_of(self, pid: int) -> str | None:
-        """Give the only one."""
-        return UNIT
-
     def restart(self, name: str) -> None:
         """Take the order."""
         self.step()

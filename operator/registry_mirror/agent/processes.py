@@ -14,6 +14,7 @@ from pathlib import Path
 _MAX_READ = 256 * 1024
 _CHUNK = 16 * 1024
 _MAX_NAME = 64
+_MAX_PARENTS = 3  # containerd's is K3s, and K3s's supervise-daemon
 _PARENT = re.compile(rb"^PPid:\s*([0-9]+)$", re.MULTILINE)
 _NAME = re.compile(r"[\w.+:@-]+")
 _UNIT = re.compile(r"[\w.:@\\-]+\.service")
@@ -84,6 +85,20 @@ def service(proc: Path, pid: int) -> str:
                 return parts[0]
         if (name := _openrc(controllers, parts)) and _NAME.fullmatch(name):
             return name
+    return _supervised(proc, pid)
+
+
+def _supervised(proc: Path, pid: int) -> str:
+    """Give the service of OpenRC whose supervise-daemon started a process, or its parent, empty if there is none.
+
+    Before OpenRC 0.55 its groups of version 2 have names as any other group, and without its service cgroups there are
+    none at all. That of a container is not a child of the host's first process.
+    """
+    for _ in range(_MAX_PARENTS):
+        pid = parent(proc, pid)
+        argv = arguments(proc, pid) if pid > 1 else ()
+        if program(argv) == "supervise-daemon" and len(argv) > 1:
+            return argv[1] if parent(proc, pid) == 1 and _NAME.fullmatch(argv[1]) else ""
     return ""
 
 

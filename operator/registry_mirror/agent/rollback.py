@@ -100,7 +100,7 @@ def script(items: Iterable[Restore], unit: str, kind: Kind) -> str:
     ordered = sorted(items, key=lambda item: not item.path.endswith(_NAMED_BY_OTHERS))
     steps = [_put(item) for item in ordered if item.copy]
     steps += [_remove(item) for item in reversed(ordered) if not item.copy]
-    restart = f"again {_RESTART[kind].format(unit=shlex.quote(unit))}"
+    restart = _RESTART[kind].format(unit=shlex.quote(unit))
     before = f"systemctl reset-failed {shlex.quote(unit)} 2>/dev/null" if kind == "systemd" else ":"
     body = "\n".join(f"    {line}" for line in (*steps, before, restart))
     # In a function: a shell reads its file as it goes, and then it is read whole before anything is done.
@@ -134,8 +134,10 @@ def _call(function: str, *words: str) -> str:
 
 # The containers of a runtime that is restarted go on (KillMode=process in the units of all that are supported).
 _RESTART: dict[Kind, str] = {
-    "systemd": "systemctl restart --no-block {unit}",
-    "openrc": "rc-service {unit} restart",
+    "systemd": "again 3 systemctl restart --no-block {unit}",
+    # It refuses as long as the restart is going on that was begun before: that of the agent may wait for a process
+    # that does not end, or may have read the files before they were put back.
+    "openrc": "again 30 openrc {unit}",
 }
 
 _HEAD = f"""#!/bin/sh
@@ -216,12 +218,32 @@ take() {{ # PATH TEMPORARY AWAY: with its directory, which is never to be seen w
     fi
 }}
 
-again() {{ # COMMAND: tried more than once, because there is nobody else to do it
-    for try in 1 2 3; do
+again() {{ # TIMES COMMAND: tried more than once, because there is nobody else to do it
+    tries=$1
+    shift
+    while [ "$tries" -gt 0 ]; do
         "$@" && return
+        tries=$((tries - 1))
         sleep 2
     done
     skip "the runtime was not restarted: $*"
+}}
+
+began() {{ # PID: when that process was started, for a number could be another's by now
+    line=$(cat "/proc/${{1:-none}}/stat" 2>/dev/null) || return 0
+    set -- ${{line##*) }}
+    echo "${{20}}"
+}}
+
+openrc() {{ # NAME
+    old=$(cat "/run/openrc/options/$1/child_pid" 2>/dev/null)
+    was=$(began "$old")
+    limit=
+    ! command -v timeout >/dev/null || limit='timeout 60'
+    $limit rc-service "$1" restart || return
+    # supervise-daemon ends five seconds after it told the old process to (unless `retry` says more), whether or not
+    # that has; a runtime that hangs would keep the new one from its files for ever.
+    [ -z "$was" ] || [ "$(began "$old")" != "$was" ] || kill -9 "$old"
 }}
 
 alone() {{ # True for one process at a time; who died holds nothing

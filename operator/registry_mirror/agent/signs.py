@@ -109,8 +109,10 @@ def _of_service(unit: Unit | None, attempt: Attempt) -> Missing | None:
         return Missing("the service is gone", final=True)
     if unit.active == "failed":
         return Missing(f"the service failed ({unit.result})", final=True)
-    if unit.restarts - attempt.restarts >= _MAX_STARTS:
-        return Missing(f"the service ended {unit.restarts - attempt.restarts} times after its start", final=True)
+    # Fewer than before: it counts anew from the restart that it was told to make (OpenRC).
+    ended = unit.restarts - attempt.restarts if unit.restarts >= attempt.restarts else unit.restarts
+    if ended >= _MAX_STARTS:
+        return Missing(f"the service ended {ended} times after its start", final=True)
     if unit.entered_at == attempt.entered:
         return Missing(f"the service has not been started again (it is {unit.active})", idle=unit.active == "active")
     if unit.active != "active":

@@ -4,6 +4,7 @@ what acts when the agent no longer can.
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,13 +16,14 @@ from .errors import ServiceError
 __all__ = ["Kind", "Service", "ServiceError", "Unit", "manager"]
 
 Kind = Literal["systemd", "openrc"]
-_OPENRC = "run/openrc"  # there once OpenRC has booted (openrc-run(8), RC_SVCDIR)
+_OPENRC = "run/openrc"  # there once OpenRC has booted (librc/rc.h, RC_SVCDIR)
 
 
 class Unit(Struct, frozen=True, kw_only=True):
     """A service as its manager sees it; the names are systemd's (org.freedesktop.systemd1(5)).
 
-    ``restarts`` are those that the manager made by itself. ``entered_at``: when it became active last, in microseconds
+    ``restarts`` are those that the manager made by itself; OpenRC counts anew from each that it was told to make.
+    ``entered_at``: when it became active last, in microseconds
     since 1970, 0 for never. ``environment`` is NAME=value, ``exec_start`` the program and its arguments.
     """
 
@@ -52,9 +54,6 @@ class Service(Protocol):
 
     def unit(self, name: str) -> Unit | None:
         """Give a service, or None if there is none of that name."""
-
-    def unit_of(self, pid: int) -> str | None:
-        """Give the service that a process of the host belongs to, or None."""
 
     def restart(self, name: str) -> None:
         """Have a service restarted; returns when the manager has taken the order, not when it is carried out."""
@@ -87,11 +86,18 @@ class Service(Protocol):
 def manager(host_root: Path) -> Service | None:
     """Give the service manager of the host whose file system is at ``host_root``; None if it has none that we know.
 
-    D-Bus alone does not make a systemd: it runs beside OpenRC too.
+    D-Bus alone does not make a systemd: it runs beside OpenRC too. To OpenRC there is a way from the host itself, and
+    from a privileged container only.
     """
+    # Not before they are needed: memory.
+    if os.path.isdir(f"/proc/1/root/{_OPENRC}"):
+        from .openrc import OpenRC, reachable
+
+        if reachable(host_root):
+            return OpenRC()
     if (host_root / _OPENRC).is_dir():
         return None
-    from .systemd import SOCKETS, Systemd  # not before it is needed: memory
+    from .systemd import SOCKETS, Systemd
 
     found = any(_is_socket(host_root / path) for path, _ in SOCKETS)
     return Systemd(host_root) if found else None

@@ -81,19 +81,6 @@ class Systemd:
             exec_start=tuple(commands[-1][1]) if commands else (),
         )
 
-    def unit_of(self, pid: int) -> str | None:
-        """Give the service that a process of the host belongs to, or None. Raises ServiceError."""
-
-        def ask() -> str:
-            (path,) = bus.call(_PATH, _MANAGER, "GetUnitByPID", "u", pid)
-            return str(_property(bus, path, f"{_ROOT}.Unit", "Id"))
-
-        with self._bus() as bus:
-            try:
-                return ask()
-            except RefusedError:  # there is no such process, or it is in none
-                return None
-
     def restart(self, name: str) -> None:
         """Have a service restarted, also one that was given up; returns when the order is taken. Raises ServiceError.
 
