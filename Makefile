@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade
 
-.PHONY: help demo demo-stop test bench lint lock tools clean
+.PHONY: help demo demo-stop test bench scale lint lock tools clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -36,6 +36,10 @@ bench: $(STAMP) tools  ## Measure rendering, pulls amid changes, and the agent (
 	@$(BIN)/python -m tests.benchmarks.render
 	@$(BIN)/python -m tests.benchmarks.pulls
 	@$(BIN)/python -m tests.benchmarks.agent
+
+scale: $(STAMP)  ## Measure one change to 100 and 1,000 nodes, and prove rollouts there; see docs/benchmarks.md.
+	@$(BIN)/python -m tests.harness build control-plane >/dev/null
+	@$(BIN)/python -m tests.benchmarks.scale
 
 lint: $(STAMP)  ## Run the linters, the type checker and the import contract.
 	@$(BIN)/ruff check .

@@ -6,6 +6,7 @@ own authorizer answers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,16 @@ def pod_of(objects: list[Object], kind: str) -> Object:
 
 
 def test_installing_again_changes_nothing(cluster: ControlPlane) -> None:
+    def versions() -> dict[str, str]:
+        # kubectl says "configured" where it sends what changes nothing: the selector of a PodDisruptionBudget, always.
+        found = cluster.kubectl("get", f"--kustomize={ROOT / 'manifests' / 'overlays' / 'k3s'}", "--output=json")
+        return {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in json.loads(found)["items"]}
+
+    before = versions()
     lines = install(cluster, "k3s").splitlines()
-    assert len(lines) == len(rendered(cluster, "k3s"))
-    assert [line for line in lines if not line.endswith(" unchanged")] == []
+    assert len(lines) == len(before) == len(rendered(cluster, "k3s"))
+    assert [line for line in lines if not line.endswith((" unchanged", " configured"))] == []
+    assert versions() == before
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -160,18 +168,21 @@ CONTROLLER, AGENT = "registry-mirror-controller", "registry-mirror-agent"
 MIRRORS, POLICIES, CONFIGS = (
     f"{name}.registrymirror.io" for name in ("registrymirrors", "registrymirrorpolicies", "noderegistryconfigs")
 )
-# account, verbs, resource, namespace ("" for cluster-scoped, "*" for all namespaces)
+LEASES = "leases.coordination.k8s.io"
+# account, verbs, resource (and the name of the only object), namespace ("" for cluster-scoped, "*" for all)
 ALLOWED = [
     (CONTROLLER, "get list watch", MIRRORS, ""),
     (CONTROLLER, "patch", f"{MIRRORS}/status", ""),
     (CONTROLLER, "get list watch", POLICIES, ""),
     (CONTROLLER, "patch", f"{POLICIES}/status", ""),
     (CONTROLLER, "get list watch create patch delete", CONFIGS, ""),
-    (CONTROLLER, "get list watch", "nodes", ""),
+    (CONTROLLER, "get list watch patch", "nodes", ""),
     (CONTROLLER, "create patch", "events", "default"),
     (CONTROLLER, "get list watch create", "secrets", SYSTEM),
     (CONTROLLER, "get list watch", "configmaps", SYSTEM),
     (CONTROLLER, "get list create delete", "secrets", BUNDLES),
+    (CONTROLLER, "create", LEASES, SYSTEM),
+    (CONTROLLER, "get update", f"{LEASES} {CONTROLLER}", SYSTEM),
     (AGENT, "get list watch", CONFIGS, ""),
     (AGENT, "patch", f"{CONFIGS}/status", ""),
     (AGENT, "get", "secrets", BUNDLES),
@@ -183,7 +194,7 @@ DENIED = [
     (CONTROLLER, "update", f"{MIRRORS}/status", ""),
     (CONTROLLER, "patch update", f"{CONFIGS}/status", ""),
     (CONTROLLER, "deletecollection", CONFIGS, ""),
-    (CONTROLLER, "create update patch delete", "nodes", ""),
+    (CONTROLLER, "create update delete", "nodes", ""),
     (CONTROLLER, "patch", "nodes/status", ""),
     (CONTROLLER, "update patch delete", "secrets", SYSTEM),
     (CONTROLLER, "watch update patch", "secrets", BUNDLES),
@@ -194,6 +205,10 @@ DENIED = [
     (CONTROLLER, "get list", "configmaps", "kube-system"),
     (CONTROLLER, "create", "events", "kube-system"),
     (CONTROLLER, "get list watch create", "pods", SYSTEM),
+    (CONTROLLER, "get list watch update patch delete", LEASES, SYSTEM),
+    (CONTROLLER, "list watch patch delete", f"{LEASES} {CONTROLLER}", SYSTEM),
+    (CONTROLLER, "get update", f"{LEASES} another", SYSTEM),
+    (CONTROLLER, "get create update", LEASES, "kube-node-lease"),
     (CONTROLLER, "create", "serviceaccounts/token", SYSTEM),
     (CONTROLLER, "get list patch", "customresourcedefinitions.apiextensions.k8s.io", ""),
     (CONTROLLER, "get list patch", "namespaces", ""),
@@ -221,6 +236,7 @@ DENIED = [
 def decisions(cluster: ControlPlane, account: str, verbs: str, resource: str, namespace: str) -> dict[str, str]:
     """Ask the API server about each verb; gives its answers, yes or no."""
     name, _, subresource = resource.partition("/")
+    name = name.replace(" ", "/")
     where = ["--all-namespaces"] if namespace in ("", "*") else [f"--namespace={namespace}"]
     who = f"--as=system:serviceaccount:{SYSTEM}:{account}"
     groups = ["--as-group=system:serviceaccounts", "--as-group=system:authenticated"]
@@ -259,12 +275,13 @@ def test_the_table_of_rights_is_complete(cluster: ControlPlane, account: str) ->
             continue
         assert [(item["kind"], item["namespace"]) for item in body["subjects"]] == [("ServiceAccount", SYSTEM)]
         for rule in roles[body["roleRef"]["kind"], namespace, body["roleRef"]["name"]]["rules"]:
-            assert rule.keys() == {"apiGroups", "resources", "verbs"}
+            assert rule.keys() - {"resourceNames"} == {"apiGroups", "resources", "verbs"}
             (group,) = rule["apiGroups"]
+            only = " ".join(["", *rule.get("resourceNames", [])])
             for resource in rule["resources"]:
                 name, slash, subresource = resource.partition("/")
                 full = f"{name}.{group}" if group else name
-                granted |= {(verb, full + slash + subresource, namespace) for verb in rule["verbs"]}
+                granted |= {(verb, full + slash + subresource + only, namespace) for verb in rule["verbs"]}
     own = [(verbs.split(), resource, namespace) for who, verbs, resource, namespace in ALLOWED if who == account]
     assert granted == {(verb, resource, namespace) for verbs, resource, namespace in own for verb in verbs}
 
@@ -285,7 +302,18 @@ def test_namespaces_name_their_pod_security(cluster: ControlPlane, namespace: st
     assert cluster.kubectl("get", "namespace", namespace, "-o", path) == level
 
 
-def test_two_controllers_never_run_side_by_side(cluster: ControlPlane) -> None:
-    (deployment,) = [body for body in rendered(cluster, "k3s") if body["kind"] == "Deployment"]
-    assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+def test_one_controller_of_two_stays_whatever_is_drained_or_updated(cluster: ControlPlane) -> None:
+    objects = rendered(cluster, "k3s")
+    (deployment,) = [body for body in objects if body["kind"] == "Deployment"]
+    (budget,) = [body for body in objects if body["kind"] == "PodDisruptionBudget"]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    pod = deployment["spec"]["template"]
+    assert budget["spec"] == {"maxUnavailable": 1, "selector": deployment["spec"]["selector"]}
+    (spread,) = pod["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert spread["podAffinityTerm"]["labelSelector"] == deployment["spec"]["selector"]
+    names = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in pod["spec"]["containers"][0]["env"]}
+    assert names["POD_NAME"] == "metadata.name"
+    assert pod["spec"]["tolerations"] == [
+        {"key": "registrymirror.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}
+    ]

@@ -209,6 +209,7 @@ def test_who_no_longer_leads_shows_no_mirrors_and_no_nodes() -> None:
     observer.clear()
 
     gauges = {family.name for family in metrics.registry.collect() if family.type == "gauge" and family.samples}
-    assert gauges == {"registry_mirror_queue_depth", "registry_mirror_queue_lag_seconds"}
+    own = {"registry_mirror_leader", "registry_mirror_queue_depth", "registry_mirror_queue_lag_seconds"}
+    assert gauges == own
     observer.observe({}, [restarted("Succeeded")])
     assert sum(restarts(metrics).values()) == 0

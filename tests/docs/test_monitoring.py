@@ -135,6 +135,7 @@ def condition(type_: str, reason: str, status: str = "True") -> str:
 PENDING = 'registry_mirror_nodes{mirror="m",pod="p",state="pending"}'
 UNREACHABLE = 'registry_mirror_endpoint_nodes{mirror="m",url="https://a.example",state="unreachable"}'
 LAG = 'registry_mirror_queue_lag_seconds{namespace="n",pod="p"}'
+LEADS = 'registry_mirror_leader{pod="%s"}'
 # For each alert: samples of two hours, one a minute, that set it off, and such that do not.
 FIRES: dict[str, list[dict[str, str]]] = {
     "RegistryMirrorRolledBack": [{'registry_mirror_rolled_back_nodes{result="RolledBack"}': "1x120"}],
@@ -147,6 +148,7 @@ FIRES: dict[str, list[dict[str, str]]] = {
     "RegistryMirrorEndpointUnreachable": [{UNREACHABLE: "1x120"}],
     "RegistryMirrorNoneReachable": [{condition("EndpointsReachable", "NoneReachable", "False"): "1x120"}],
     "RegistryMirrorControllerDown": [{}],
+    "RegistryMirrorNoLeader": [{LEADS % "p": "0x120", LEADS % "q": "0x120"}],
     "RegistryMirrorControllerStuck": [{LAG: "0+60x120"}],
     "RegistryMirrorReconcileErrors": [{'registry_mirror_reconciles_total{kind="node",result="error"}': "0+6x120"}],
 }
@@ -170,6 +172,11 @@ QUIET: dict[str, list[dict[str, str]]] = {
     "RegistryMirrorEndpointUnreachable": [{UNREACHABLE.replace('"unr', '"r'): "1x120"}, {UNREACHABLE: "0x115 1x5"}],
     "RegistryMirrorNoneReachable": [{condition("EndpointsReachable", "SomeUnreachable", "False"): "1x120"}],
     "RegistryMirrorControllerDown": [{LAG: "0x120"}],
+    "RegistryMirrorNoLeader": [
+        {LEADS % "p": "0x120", LEADS % "q": "1x120"},
+        {LEADS % "p": "1x119 0x1", LEADS % "q": "0x120"},
+        {},
+    ],
     "RegistryMirrorControllerStuck": [{LAG: "10x120"}],
     "RegistryMirrorReconcileErrors": [
         {'registry_mirror_reconciles_total{kind="node",result="ok"}': "0+600x120"},

@@ -34,6 +34,8 @@ NO_CONDITION = {
     "RestartUnfinished",
     "NoCluster",
     "WatchesEnded",
+    "LeaseLost",
+    "NotLeading",
     "DigestKeyInvalid",
     "InvalidFile",
     "ApiError",
@@ -84,6 +86,6 @@ def test_every_command_of_the_program_has_a_summary() -> None:
 
 
 def test_links_in_the_documentation_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,15 +75,19 @@ class Node:
 class Cluster:
     """A control plane with the operator on it. Use as a context manager; everything ends with it."""
 
-    def __init__(self, work: Path, *, detached: bool = False) -> None:
-        """Keep everything below ``work``; ``detached`` processes survive us (see ControlPlane)."""
+    def __init__(self, work: Path, *, detached: bool = False, apiserver_flags: Sequence[str] = ()) -> None:
+        """Keep everything below ``work``; ``detached`` processes survive us, and ``apiserver_flags`` are added to those
+        of kube-apiserver (see ControlPlane).
+        """
         self.work = work
         self.detached = detached
-        self.plane = ControlPlane(work / "plane", detached=detached)
+        self.plane = ControlPlane(work / "plane", detached=detached, apiserver_flags=apiserver_flags)
         self.nodes: dict[str, Node] = {}
-        self.controller: Process | None = None
+        self.controller: Process | None = None  # the one that was started last
+        self.controllers: dict[str, Process] = {}
         self.agents: dict[str, Process] = {}
         self.http = ""
+        self._addresses: dict[str, str] = {}
 
     def __enter__(self) -> Cluster:
         self.plane.start()
@@ -94,9 +98,8 @@ class Cluster:
 
     def stop(self) -> None:
         """End every process, agents and controller before the API server."""
-        for process in (*self.agents.values(), self.controller):
-            if process is not None:
-                process.stop()
+        for process in (*self.agents.values(), *self.controllers.values()):
+            process.stop()
         self.plane.stop()
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True) -> str:
@@ -126,19 +129,31 @@ class Cluster:
         body = {"kind": "RegistryMirrorPolicy", "metadata": {"name": "default"}, "spec": spec}
         self.apply({"apiVersion": "registrymirror.io/v1alpha1", **body})
 
-    def start_controller(self) -> Process:
-        """Start the controller with the permissions of its service account, and wait until it is ready."""
+    def start_controller(self, name: str = "controller", *extra: str) -> Process:
+        """Start a controller with the permissions of its service account, and wait until it is ready.
+
+        Under another name it stands beside the first; under the same it takes over at once, as a container that is
+        restarted in its Pod does.
+        """
         kubeconfig = self.plane.service_account_kubeconfig(SYSTEM, "registry-mirror-controller")
-        self.http = f"http://127.0.0.1:{_free_port()}"
-        argv = ["controller", "--http-address", self.http.removeprefix("http://")]
-        self.controller = self._start("controller", argv, kubeconfig)
-        self.until(lambda: self.http_get("/readyz") == "ok\n", "the controller is ready")
+        self.http = self._addresses[name] = f"http://127.0.0.1:{_free_port()}"
+        argv = ["controller", "--http-address", self.http.removeprefix("http://"), "--identity", name, *extra]
+        self.controller = self.controllers[name] = self._start(name, argv, kubeconfig)
+        self.until(lambda: self.http_get("/readyz", name) == "ok\n", f"{name} is ready")
         return self.controller
 
-    def http_get(self, path: str) -> str:
-        """What the controller answers, or nothing if it does not."""
+    def leader(self) -> str:
+        """Which of the controllers says that it leads; empty if none does. Raises ValueError if several do."""
+        found = [
+            name for name in self._addresses if "\nregistry_mirror_leader 1.0\n" in self.http_get("/metrics", name)
+        ]
+        (name,) = found or [""]
+        return name
+
+    def http_get(self, path: str, name: str = "") -> str:
+        """What a controller answers, by default the one that was started last, or nothing if it does not."""
         try:
-            with urllib.request.urlopen(self.http + path, timeout=5) as response:
+            with urllib.request.urlopen(self._addresses.get(name, self.http) + path, timeout=5) as response:
                 return str(response.read().decode())
         except OSError:
             return ""
@@ -159,12 +174,23 @@ class Cluster:
         return node
 
     def start_agent(self, name: str, *extra: str) -> Process:
-        """Start the agent of a node with the permissions of the agents' service account."""
-        kubeconfig = self.plane.service_account_kubeconfig(SYSTEM, "registry-mirror-agent")
+        """Start the agent of a node with the permissions that the kubelet would give to its Pod."""
+        kubeconfig = self.agent_kubeconfig(name)
         node = self.nodes[name]
         argv = ["agent", "--node-name", name, "--host-root", str(node.root), *extra]
         self.agents[name] = self._start(f"agent-{name}", argv, kubeconfig)
         return self.agents[name]
+
+    def agent_kubeconfig(self, node: str) -> Path:
+        """Give a kubeconfig with the token of a Pod of the agents' that is on a node; there is no kubelet to run it."""
+        spec = {
+            "serviceAccountName": "registry-mirror-agent",
+            "nodeName": node,
+            "containers": [{"name": "agent", "image": "agent"}],
+        }
+        metadata = {"name": f"agent-{node}", "namespace": SYSTEM}
+        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        return self.plane.service_account_kubeconfig(SYSTEM, "registry-mirror-agent", ("Pod", f"agent-{node}"))
 
     def _start(self, name: str, argv: list[str], kubeconfig: Path) -> Process:
         env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONPATH": str(REPOSITORY / "operator")}
@@ -184,7 +210,7 @@ class Cluster:
             time.sleep(0.05)
 
     def _logs(self) -> str:
-        processes = [process for process in (self.controller, *self.agents.values()) if process is not None]
+        processes = [*self.controllers.values(), *self.agents.values()]
         return "\n".join(f"--- {process.name}\n{process.tail(15)}" for process in processes)
 
     # ---- what tests and demo ask for -----------------------------------------------------------------------------

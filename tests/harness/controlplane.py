@@ -147,13 +147,15 @@ class ControlPlane:
             raise KubectlError(args, answer.returncode, answer.stdout, answer.stderr)
         return answer.stdout
 
-    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
+    def service_account_kubeconfig(self, namespace: str, name: str, bound: tuple[str, str] | None = None) -> Path:
         """Give a new kubeconfig for a service account that exists, valid for a day.
 
-        Raises KubectlError if there is no such service account.
+        Its token is bound to the object with that kind (Pod or Node) and name, if one is given: it names the node, and
+        ends with the object. Raises KubectlError if there is no such service account or object.
         """
-        token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h")
-        path = self.work / "kubeconfig" / f"{namespace}.{name}"
+        binding = [f"--bound-object-kind={bound[0]}", f"--bound-object-name={bound[1]}"] if bound else []
+        token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h", *binding)
+        path = self.work / "kubeconfig" / ".".join((namespace, name, *(bound or ())))
         self._write_kubeconfig(path, f"{namespace}.{name}", token.strip())
         return path
 

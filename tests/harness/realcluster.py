@@ -77,6 +77,7 @@ class RealCluster:
             "--node-monitor-grace-period=8s",
         )
         self._run("kube-scheduler", self._more.scheduler)
+        self.until(lambda: self.get("serviceaccount", "default"), "pods can be made")
         return self
 
     def stop(self) -> None:

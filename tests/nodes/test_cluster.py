@@ -174,7 +174,7 @@ def start_agent(member: Member) -> None:
     door = ["/lib/systemd/systemd-socket-proxyd", f"{node.place.host}:{port}"]
     listening = node.process("door", ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", *door])
     node.until(lambda: "Listening on" in listening.tail(), "the way to the API server is open")
-    kubeconfig: Path = plane.service_account_kubeconfig(SYSTEM, "registry-mirror-agent")
+    kubeconfig: Path = plane.service_account_kubeconfig(SYSTEM, "registry-mirror-agent", ("Node", node.name))
     node.write(KUBECONFIG, kubeconfig.read_text(), 0o600)
     argv = ["-m", "registry_mirror.cli.main", "agent", f"--node-name={node.name}", "--host-root=/"]
     process = node.process("agent", [sys.executable, *argv], {"KUBECONFIG": KUBECONFIG})

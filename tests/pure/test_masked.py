@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
 import pytest
+import yaml
 from hypothesis import given, strategies as st
 
-from registry_mirror.core.masked import diff
+from registry_mirror.core.masked import MASK, diff, hide, secrets
 from registry_mirror.core.render import render
 from registry_mirror.core.resolve import Credentials
 from tests.pure import builders
@@ -73,3 +78,78 @@ def test_a_rendered_password_is_never_shown(text: str) -> None:
             assert shown
             assert password not in shown
             assert credentials.basic().removeprefix("Basic ") not in shown
+
+
+# ---- what a program says ---------------------------------------------------------------------------------------------
+
+PASSWORD = 'p"a/s&s <wörd>\\+'
+PAIR = base64.b64encode(f"robot:{PASSWORD}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        PASSWORD,
+        json.dumps(PASSWORD),
+        json.dumps(PASSWORD, ensure_ascii=False),
+        json.dumps({"msg": json.dumps(PASSWORD, ensure_ascii=False)}, ensure_ascii=False),
+        json.dumps(PASSWORD, ensure_ascii=False)
+        .replace("&", "\\u0026")
+        .replace("<", "\\u003c")
+        .replace(">", "\\u003e"),
+        f"Authorization: Basic {PAIR}",
+        PAIR.rstrip("="),
+        base64.b64encode(PASSWORD.encode()).decode(),
+        base64.b64encode(f"{PASSWORD}\n".encode()).decode(),
+        base64.urlsafe_b64encode(f"robot:{PASSWORD}".encode()).decode(),
+        quote(PASSWORD, safe=""),
+        quote(PASSWORD),
+        quote_plus(PASSWORD),
+        PASSWORD.encode().hex(),
+        PASSWORD[:9],
+        PAIR[:20],
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (REGISTRIES, yaml.safe_dump({"configs": {"r": {"auth": {"username": "robot", "password": PASSWORD}}}})),
+        (REGISTRIES, yaml.safe_dump({"configs": {"r": {"auth": {"auth": PAIR}}}})),
+        (HOSTS, f'[host."https://x".header]\n  Authorization = ["Basic {PAIR}"]\n'),
+        ("/etc/containerd/config.toml", f'[a.auth]\nusername = "robot"\npassword = {json.dumps(PASSWORD)}\n'),
+    ],
+)
+def test_what_a_file_keeps_secret_is_hidden_in_what_a_program_says_of_it(path: str, text: str, said: str) -> None:
+    line = f"level=error msg=cannot read {path}: {said}"
+    hidden = hide(line, secrets(path, text))
+    assert said not in hidden
+    assert hidden.startswith(f"level=error msg=cannot read {path}: ")
+    assert PASSWORD[:9] not in hidden
+    assert MASK in hidden
+
+
+def test_only_secrets_are_hidden() -> None:
+    text = "mirrors: {a: {endpoint: [https://mirror.example]}}\nconfigs: {r: {auth: {username: root, password: abc}}}"
+    assert secrets(REGISTRIES, text) == {"root:abc"}
+    line = "the root of docker.io is at https://mirror.example, abc"
+    assert hide(line, secrets(REGISTRIES, text)) == line
+
+
+def test_the_lines_of_a_key_are_hidden_and_those_of_a_certificate_are_not() -> None:
+    key, certificate = builders.pem("client.key"), builders.pem("client.crt")
+    for line in key.splitlines()[1:-1]:
+        assert hide(f"failed: {line}", secrets("/x/client.key", key)) == f"failed: {MASK}"
+    assert secrets("/x/client.crt", certificate) == set()
+
+
+@pytest.mark.parametrize("path", [REGISTRIES, HOSTS])
+def test_a_file_that_cannot_be_parsed_gives_what_looks_like_a_secret(path: str) -> None:
+    assert SECRET in secrets(path, f"\t{{[\nauth:\n  password: {SECRET}\n")
+    assert SECRET in secrets(path, f"= [\npassword = '{SECRET}'\n")
+
+
+@given(password=st.text(st.characters(codec="utf-8"), min_size=4, max_size=30), around=st.text(max_size=5))
+def test_no_password_gets_through(password: str, around: str) -> None:
+    text = json.dumps({"configs": {"r": {"auth": {"username": "u", "password": password}}}})
+    hidden = hide(f"{around}{password}", secrets(REGISTRIES, text))
+    assert password not in hidden.replace(MASK, "")

@@ -392,6 +392,22 @@ def test_a_fresh_node_is_served_at_once_and_needs_no_slot() -> None:
     assert "n02" in found.give & found.allow
 
 
+@pytest.mark.parametrize("kind", [LIVE, RESTART])
+def test_a_node_that_is_stuck_does_not_hold_up_those_that_join_once_it_is_known_to_work(kind: str) -> None:
+    cluster = Cluster(5)
+    cluster.want("r1", kind)
+    for name in ("n00", "n01"):
+        cluster.change(name, given="r1", given_start=cluster.members[name].wanted_start, applied=True)
+    cluster.change("n02", given="r1", given_start=cluster.members["n02"].wanted_start, failed=True)
+    cluster.change("n04", fresh=True)
+    found = cluster.decision()
+    assert found.holds["n03"].reason == "RolloutHalted"
+    assert "n04" in found.give
+    for name in ("n00", "n01"):
+        cluster.change(name, applied=False)
+    assert "n04" not in cluster.decision().give, "nobody knows yet whether it works"
+
+
 def test_paused_nothing_begins() -> None:
     cluster = Cluster(3, Rollout(paused=True))
     cluster.want("r1", LIVE)

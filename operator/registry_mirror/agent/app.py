@@ -22,7 +22,9 @@ from ..kube.clock import now
 from ..kube.errors import ApiError
 from ..kube.resources import AGENT, CONFIGS
 from ..kube.rest import Rest
+from .confinement import Confinement
 from .node import Node
+from .report import refused
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +35,13 @@ _BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``resync`` is how often, in seconds, the files are compared with what they should be without being asked."""
+    """``resync`` is how often, in seconds, the files are compared with what they should be without being asked;
+    ``confined``: the agent does not work where the API server lets it speak for other nodes.
+    """
 
     node_name: str
     resync: float = 30.0
+    confined: bool = True
 
 
 class Agent:
@@ -46,6 +51,7 @@ class Agent:
         self._rest = rest
         self._node = node
         self._settings = settings
+        self._confinement = Confinement(rest, settings.node_name, settings.confined)
         self._stop = threading.Event()
         # A signal handler puts into it while the main thread may be inside get: only this kind of queue bears that.
         # None: look again, nothing is known to have changed.
@@ -99,8 +105,13 @@ class Agent:
         return newest
 
     def _pass(self, config: NodeRegistryConfig) -> tuple[NodeRegistryConfig, float]:
-        status, problem = self._node.reconcile(config, now())
+        problem: ProblemError | None
         try:
+            problem = self._confinement.problem()
+            if problem is None:
+                status, problem = self._node.reconcile(config, now())
+            else:
+                status = refused(config, problem, now())
             if status != config.status:
                 _log.info("%s", _summary(status))
                 self._rest.apply_status(CONFIGS, config.metadata.name, msgspec.to_builtins(status), AGENT)

@@ -51,6 +51,11 @@ def status(
     )
 
 
+def refused(config: NodeRegistryConfig, problem: ProblemError, now: str) -> NodeRegistryConfigStatus:
+    """Give the status to report where the agent does not even look at the node: what is known of that stays."""
+    return status(config, Pass(problem=problem), config.status.endpoints, now)
+
+
 def _last_good(state: State) -> str:
     """The revision that a rollback would put back, or the present one where nothing waits for a proof."""
     return state.good.revision if state.good is not None else state.revision

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from ..api.errors import FieldError, InvalidError, ProblemError, TransientError, WaitingError
 from ..kube.errors import ApiError
-from . import good, rollback, state as memory
+from . import good, hidden, rollback, state as memory
 from .host import Host
 from .service import Unit
 from .signs import Missing, Signs, Tools, microseconds
@@ -74,7 +74,7 @@ class Restarter:
             raise InvalidError("node", (FieldError("", "", text),), "LastGoodLost")
         good.check(self._host, state)
         unit = self._unit(unit_name)
-        self._healthy_before()
+        self._healthy_before(state)
         beat = self._beat_before()
         self._quiesce()
         attempt = Attempt(
@@ -122,10 +122,11 @@ class Restarter:
             raise InvalidError("node", (FieldError("", "", text),), "RuntimeServiceNotFound")
         return unit
 
-    def _healthy_before(self) -> None:
+    def _healthy_before(self, state: State) -> None:
         """What did not work before would be laid to the restart's account."""
         why = self._signs.unhealthy()
         if why:
+            (why,) = hidden.shown(self._host, state, (why,))
             text = f"the runtime is not restarted as long as it does not work as it is: {why}"
             raise WaitingError("RuntimeNotAnswering", text, after=10.0)
 
@@ -159,6 +160,7 @@ class Restarter:
         rollback.clear(self._host)
         state = self._save(replace(state, attempt=attempt))
         command = rollback.prepare(self._host, good.restores(state), attempt.unit, self._tools.service.kind)
+        hidden.remember(self._host, state)
         self._tools.service.schedule(DEAD_MAN, attempt.deadline + _MARGIN, command)
         self._signs.reset()
         self._asked_at = 0.0
@@ -222,16 +224,17 @@ class Restarter:
 
     def _give_up(self, state: State, attempt: Attempt, missing: Missing) -> State:
         why = missing.text if missing.final else f"after {attempt.deadline:g} s, {missing.text}"
-        message = f"{attempt.unit}: {why}"
-        turned = replace(attempt, phase="RollingBack", message=message, log=self._lines(attempt))
+        (message,) = hidden.shown(self._host, state, (f"{attempt.unit}: {why}",))
+        turned = replace(attempt, phase="RollingBack", message=message, log=self._lines(state, attempt))
         state = self._save(replace(state, attempt=turned))
         _log.warning("%s: going back to revision %s", message, state.good.revision if state.good else "none")
         self._roll_back()
         return state
 
-    def _lines(self, attempt: Attempt) -> tuple[str, ...]:
+    def _lines(self, state: State, attempt: Attempt) -> tuple[str, ...]:
         with contextlib.suppress(ProblemError):
-            return self._tools.service.log(attempt.unit, microseconds(attempt.started_at), _LINES)
+            said = self._tools.service.log(attempt.unit, microseconds(attempt.started_at), _LINES)
+            return hidden.shown(self._host, state, said)
         return ()
 
     # ---- the two ends --------------------------------------------------------------------------------------------
@@ -267,7 +270,7 @@ class Restarter:
             attempt,
             phase="Checking",
             message=message,
-            log=attempt.log or self._lines(attempt),
+            log=attempt.log or self._lines(state, attempt),
             began=self._tools.clock.seconds(),
         )
         for path in state.good.files if state.good is not None and state.writing else ():
@@ -285,6 +288,7 @@ class Restarter:
             return state, _POLL
         done = replace(attempt, phase="Done", result="RolledBack", finished_at=self._tools.now())
         if why:
+            (why,) = hidden.shown(self._host, state, (why,))
             text = f"{attempt.message}; the last good files are back, and still {why}"
             done = replace(done, result="RollbackFailed", message=text)
         self.tidy()

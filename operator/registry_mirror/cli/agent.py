@@ -41,9 +41,22 @@ _log = logging.getLogger(__name__)
     metavar="SECONDS",
     help="How often files are checked for changes by others.",
 )
+@click.option(
+    "--node-confinement",
+    type=click.Choice(["require", "warn"]),
+    default="require",
+    show_default=True,
+    help="Whether to work where the API server lets an agent write the status of other nodes (before Kubernetes 1.30).",
+)
 @log_level_option
 def command(
-    node_name: str, host_root: Path, bundle_namespace: str, runtime: str, resync: float, log_level: str
+    node_name: str,
+    host_root: Path,
+    bundle_namespace: str,
+    runtime: str,
+    resync: float,
+    node_confinement: str,
+    log_level: str,
 ) -> None:
     """Run the node agent until it is told to stop.
 
@@ -61,7 +74,8 @@ def command(
     rest = Rest(connection(os.environ))
     wanted: RuntimeName | None = None if runtime == "auto" else runtime  # type: ignore[assignment]  # click checked it
     host = Host(host_root)
-    running = agent(rest, host, host_root, wanted, bundle_namespace, Settings(node_name=node_name, resync=resync))
+    settings = Settings(node_name=node_name, resync=resync, confined=node_confinement == "require")
+    running = agent(rest, host, host_root, wanted, bundle_namespace, settings)
     with host.alone(LOCK, lambda: _log.warning("another agent works on this node: waiting for it to end")):
         running.install_signal_handlers()
         running.run()

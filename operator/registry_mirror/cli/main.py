@@ -57,7 +57,9 @@ def main() -> None:
         command(prog_name="registry-mirror", standalone_mode=True)
     except ProblemError as error:
         for line in error.message.splitlines():
-            click.echo(f"error: {line}", err=True)
+            # The name of a file is in it as well, and a terminal would act on it.
+            shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+            click.echo(f"error: {shown}", err=True)
         sys.exit(1)
 
 

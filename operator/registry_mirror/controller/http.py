@@ -13,21 +13,23 @@ from .metrics import Metrics
 _STUCK = 120.0
 
 
-async def serve(address: str, metrics: Metrics, lag: Callable[[], float | None]) -> web.AppRunner:
+async def serve(
+    address: str, metrics: Metrics, lag: Callable[[], float], is_ready: Callable[[], bool]
+) -> web.AppRunner:
     """Listen on ``host:port``; gives what to clean up in the end.
 
-    ``lag`` gives for how many seconds work has been due, or None before the first complete reading of the cluster.
-    Healthy is who is not stuck; ready is who has read everything. Raises InvalidError for a bad address.
+    ``lag`` gives for how many seconds work has been due. Healthy is who is not stuck; ready is who has read everything,
+    or stands by: an update of two controllers waits for either. Raises InvalidError for a bad address.
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        late = lag() or 0.0
+        late = lag()
         if late > _STUCK:
             return web.Response(status=500, text=f"work has been due for {late:.0f} s\n")
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        if lag() is None:
+        if not is_ready():
             return web.Response(status=503, text="the cluster has not been read yet\n")
         return web.Response(text="ok\n")
 

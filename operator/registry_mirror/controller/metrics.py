@@ -33,6 +33,9 @@ class Metrics:
         self._nodes()
 
     def _work(self) -> None:
+        self.leader = Gauge(
+            "registry_mirror_leader", "1 if this controller leads, 0 if it stands by.", registry=self.registry
+        )
         self.reconciles = Counter(
             "registry_mirror_reconciles", "Keys worked on.", ["kind", "result"], registry=self.registry
         )

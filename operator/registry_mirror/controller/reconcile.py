@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +16,17 @@ from ..core.tally import Tally, tally
 from ..core.windows import problems
 from ..kube import events
 from ..kube.client import Api
-from ..kube.errors import ApiError
 from ..kube.resources import CONFIGS, CONTROLLER, MIRRORS, NODES, POLICIES, Resource
 from .bundles import Bundles
+from .election import Ledger
 from .metrics import Metrics
+from .node_events import NodeEvents
 from .observe import Observer
 from .plans import Plans, owned
 from .rollout import Rollout
+from .startup import Startup
 from .store import MirrorInfo, NodeInfo, Store
 from .workqueue import Key, WorkQueue
-
-_log = logging.getLogger(__name__)
 
 ROLLOUT: Key = ("rollout", "")
 STATUS: Key = ("status", "")
@@ -41,13 +40,24 @@ _GARBAGE_INTERVAL = 300.0
 
 class Reconciler:
     """Works on keys: ``node NAME`` (its object is there, or goes), ``rollout`` (tells all nodes what they are to have),
-    ``status`` (sums up all mirrors in one pass), ``mirror NAME``, ``policy`` and ``garbage``.
+    ``status`` (sums up all mirrors in one pass), ``mirror NAME``, ``taint NAME``, ``events NAME`` (about a node),
+    ``policy`` and ``garbage``.
     """
 
     def __init__(
-        self, store: Store, api: Api, metrics: Metrics, *, key: bytes, bundle_namespace: str, now: Callable[[], str]
+        self,
+        store: Store,
+        api: Api,
+        metrics: Metrics,
+        *,
+        key: bytes,
+        bundle_namespace: str,
+        now: Callable[[], str],
+        ledger: Ledger | None = None,
     ) -> None:
-        """Take the picture of the cluster, the API server, the key for digests and the clock (RFC 3339)."""
+        """Take the picture of the cluster, the API server, the key for digests, the clock (RFC 3339), and where to
+        announce what is written to nodes, if there is anybody to tell.
+        """
         self.queue = WorkQueue(self.handle, metrics.observe)
         self._store = store
         self._api = api
@@ -56,7 +66,9 @@ class Reconciler:
         self._now = now
         self._plans = Plans(store, key)
         self._bundles = Bundles(api, bundle_namespace, self._count)
-        self._rollout = Rollout(store, api, self._plans, self._bundles, self._count)
+        self._rollout = Rollout(store, api, self._plans, self._bundles, self._count, ledger=ledger or Ledger())
+        self._startup = Startup(store, api, self._plans, self._count, now)
+        self._node_events = NodeEvents()
         self._wanted: dict[str, RegistryMirrorStatus] = {}
         self._status_seconds = 0.0
 
@@ -64,6 +76,8 @@ class Reconciler:
 
     def changed(self, resource: Resource, name: str) -> None:
         """Put on the queue whatever a change of that object may touch."""
+        if resource == NODES:
+            self._startup.note(name)
         if resource in (NODES, CONFIGS):
             self.queue.add(("node", name))
         elif resource == POLICIES:
@@ -75,6 +89,7 @@ class Reconciler:
     def resync(self) -> None:
         """Put everything on the queue."""
         for name in {*self._store.nodes, *self._store.configs}:
+            self._startup.note(name)
             self.queue.add(("node", name))
         self._look()
         self.queue.add(POLICY)
@@ -102,6 +117,10 @@ class Reconciler:
                 started = time.monotonic()
                 self._status()
                 self._status_seconds = time.monotonic() - started
+            case "taint":
+                await self._startup.act(name)
+            case "events":
+                await self._events(name)
             case "policy":
                 await self._policy()
             case "garbage":
@@ -153,6 +172,12 @@ class Reconciler:
         self._wanted = {name: found for name, found in statuses.items() if found != self._store.mirrors[name].status}
         for name in self._wanted:
             self.queue.add(("mirror", name))
+        for name in self._startup.look(picture.views, picture.decision.holds):
+            self.queue.add(("taint", name))
+        if self._startup.again is not None:
+            self.queue.add(STATUS, self._startup.again)
+        for name in self._node_events.look(picture.views):
+            self.queue.add(("events", name))
 
     def _mirror_status(self, info: MirrorInfo, found: Tally) -> RegistryMirrorStatus:
         return mirror_status(
@@ -174,10 +199,13 @@ class Reconciler:
         self._count(MIRRORS)
         self._store.put(MIRRORS, answer)
         for transition in transitions(info.status.conditions, wanted.conditions):
-            try:
-                await events.emit(self._api, MIRRORS, name, info.metadata.uid, transition, self._now())
-            except ApiError as error:
-                _log.warning("no Event: %s", error.message)  # the condition says the same
+            await events.emit(self._api, MIRRORS, name, info.metadata.uid, transition, self._now())
+
+    async def _events(self, name: str) -> None:
+        node = self._store.node(name)
+        for transition in self._node_events.take(name):
+            if node is not None:
+                await events.emit(self._api, NODES, name, node.uid, transition, self._now())
 
     async def _policy(self) -> None:
         policy = self._store.policy

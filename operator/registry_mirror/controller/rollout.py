@@ -1,21 +1,17 @@
 """The rollout: who is told what, and who may restart, decided over all nodes at once and carried out.
 
-A pass begins when all writes of the one before it are over and known. So two passes never grant a slot twice, and
-whoever takes over from us finds every grant in the API.
+A pass begins when all writes of the one before it are over and known, those of the leader before us among them (see
+writes.py). So two passes never grant a slot twice, and whoever takes over from us finds every grant in the API.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from ..api.conditions import find, is_true
-from ..api.errors import InvalidError, ProblemError
+from ..api.errors import InvalidError
 from ..api.grammar import duration_seconds
 from ..api.models import BundleRef, MaintenanceWindow, NodeRegistryConfig, NodeRegistryConfigSpec
 from ..core import probing
@@ -25,24 +21,24 @@ from ..core.plan import NodeView
 from ..core.rollout import Decision, decide
 from ..core.windows import Opening, opening
 from ..kube.client import Api
-from ..kube.errors import ApiError
-from ..kube.resources import CONFIGS, CONTROLLER, Resource
+from ..kube.resources import CONFIGS, Resource
 from .bundles import Bundles
+from .election import Ledger
 from .plans import Plans
 from .store import NodeInfo, Store, seconds
+from .writes import Order, Writes
 
-_WRITES_AT_ONCE = 16
 _LATE = 10.0  # an agent that has not answered for so long may be gone
 _FRESH = 600.0
-_GONE = (404, 409)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All nodes at one moment, and what was decided for them."""
+    """All nodes at one moment, what was decided for them, and the resourceVersion of each NodeRegistryConfig then."""
 
     views: list[NodeView]
     decision: Decision
+    versions: Mapping[str, str]
 
 
 class Rollout:
@@ -56,18 +52,18 @@ class Rollout:
         bundles: Bundles,
         count: Callable[[Resource], None],
         clock: Callable[[], float] = time.time,
+        ledger: Ledger | None = None,
     ) -> None:
-        """Take the picture of the cluster, the API server, the plans, the bundles, what is told of each write, and the
-        clock (seconds since 1970).
+        """Take the picture of the cluster, the API server, the plans, the bundles, what is told of each write, the
+        clock (seconds since 1970), and where to announce writes.
         """
         self.seconds = 0.0
         self._store = store
-        self._api = api
         self._plans = plans
         self._bundles = bundles
         self._count = count
         self._clock = clock
-        self._unknown: set[str] = set()  # whose last write may or may not have happened
+        self._writes = Writes(store, api, count, ledger or Ledger())
         self._asked: dict[tuple[str, str], float] = {}  # since when which node has not answered to which revision
         self._finished: dict[tuple[str, str], float] = {}  # when we saw the restarts that ended in the future
         self._opening: tuple[tuple[MaintenanceWindow, ...], Opening] | None = None
@@ -89,7 +85,7 @@ class Rollout:
             found, closed = Opening(False, None), f"RegistryMirrorPolicy default: {error.detail}"
         decision = decide(members, rollout, duration_seconds(rollout.canary.soak), now, found.open, found.until, closed)
         self.seconds = time.monotonic() - started
-        return Picture(views, decision)
+        return Picture(views, decision, {view.name: self._store.version(CONFIGS, view.name) for view in views})
 
     def _window(self, windows: tuple[MaintenanceWindow, ...], now: float) -> Opening:
         """Look at the windows again only when it may have changed."""
@@ -131,7 +127,7 @@ class Rollout:
             finished_at=self._ended(node, restart.finished_at, now) if restart is not None else 0.0,
             ready=node.ready,
             schedulable=node.schedulable,
-            fresh=not status.applied_revision and not node.server and now - node.created_at < _FRESH,
+            fresh=(node.tainted or not status.applied_revision) and not node.server and now - node.created_at < _FRESH,
             server=node.server,
         )
 
@@ -155,12 +151,13 @@ class Rollout:
         """Decide, and write what has to be written; gives after how many seconds to look again, or None: at once after
         a write, for our own writes come back as nothing new.
 
-        Raises ProblemError if a write failed; all others were made then, but no new restart was allowed.
+        Raises ProblemError if a write failed; all others were made then, but no new restart was allowed. Neither is one
+        where an object was not as it was looked at.
         """
-        await self._learn()
+        await self._writes.learn()
         picture = self.look()
         decision = picture.decision
-        targets: dict[str, NodeRegistryConfigSpec] = {}
+        orders: dict[str, Order] = {}
         wanted: dict[str, Bundle] = {}
         for view in picture.views:
             if view.config is None:
@@ -172,15 +169,17 @@ class Rollout:
                 if _misses_bundle(view.config):
                     self._bundles.missing(bundle.name)
             if target != view.config.spec:
-                targets[view.name] = target
+                orders[view.name] = Order(view.config, picture.versions[view.name], target)
         for bundle in wanted.values():
             await self._bundles.ensure(bundle)
-        configs = {view.name: view.config for view in picture.views if view.config is not None}
-        grants = {name for name in targets if targets[name].restart_allowed and not configs[name].spec.restart_allowed}
-        await self._write({name: (configs[name], targets[name]) for name in targets if name not in grants})
-        await self._write({name: (configs[name], targets[name]) for name in grants})
+        if not orders:
+            self._forget()
+            return self._again(decision)
+        await self._writes.announce(orders)
+        if await self._writes.write({name: order for name, order in orders.items() if not order.grants}):
+            await self._writes.write({name: order for name, order in orders.items() if order.grants})
         self._forget()
-        return 0.0 if targets else self._again(decision)
+        return 0.0
 
     def target(self, view: NodeView, decision: Decision) -> NodeRegistryConfigSpec:
         """What a node is told: its revision as before, unless it is given another."""
@@ -198,47 +197,6 @@ class Rollout:
             probe=probing.for_node(policy.probe),
         )
 
-    async def _learn(self) -> None:
-        """Read what was written without an answer: it may be a grant."""
-        for name in list(self._unknown):
-            body = await self._api.get(CONFIGS, name)
-            if body is None:
-                self._store.forget(CONFIGS, name)
-            else:
-                self._store.put(CONFIGS, body)
-            self._unknown.discard(name)
-
-    async def _write(self, targets: Mapping[str, tuple[NodeRegistryConfig, NodeRegistryConfigSpec]]) -> None:
-        waiting = iter(targets.items())
-        problems: list[ProblemError] = []
-
-        async def work() -> None:
-            for name, (config, spec) in waiting:
-                problem = await self._one(name, config, spec)
-                if problem is not None:
-                    problems.append(problem)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(_WRITES_AT_ONCE, len(targets))):
-                group.create_task(work())
-        if problems:
-            raise problems[0]
-
-    async def _one(self, name: str, config: NodeRegistryConfig, spec: NodeRegistryConfigSpec) -> ApiError | None:
-        # The uid: an object that has gone meanwhile must not come back.
-        metadata: dict[str, Any] = {"uid": config.metadata.uid, "ownerReferences": _owners(config)}
-        self._unknown.add(name)
-        try:
-            answer = await self._api.apply(
-                CONFIGS, name, {"metadata": metadata, "spec": msgspec.to_builtins(spec)}, manager=CONTROLLER
-            )
-        except ApiError as error:
-            return None if error.status in _GONE else error
-        self._unknown.discard(name)
-        self._count(CONFIGS)
-        self._store.put(CONFIGS, answer)
-        return None
-
     def _forget(self) -> None:
         uids = {node.uid for node in self._store.nodes.values()}
         self._asked = {key: since for key, since in self._asked.items() if key[0] in uids}
@@ -255,14 +213,6 @@ class Rollout:
 def _misses_bundle(config: NodeRegistryConfig) -> bool:
     applied = find(config.status.conditions, "Applied")
     return applied is not None and applied.reason == "BundleNotFound"
-
-
-def _owners(config: NodeRegistryConfig) -> list[dict[str, str]]:
-    return [
-        {"apiVersion": "v1", "kind": owner.kind, "name": owner.name, "uid": owner.uid}
-        for owner in config.metadata.owner_references
-        if owner.kind == "Node"
-    ]
 
 
 def _time(at: float) -> str:

@@ -26,6 +26,7 @@ from ..api.models import (
     RuntimeFacts,
 )
 from ..core.resolve import Source, SourceKind, source
+from ..core.startup import carries
 from ..kube.resources import CONFIG_MAPS, CONFIGS, MIRRORS, NODES, POLICIES, SECRETS, Resource
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _SERVER_LABELS = frozenset(
 
 
 class NodeInfo(Struct, frozen=True, kw_only=True):
-    """What of a Node matters here; its heartbeats change nothing of this."""
+    """What of a Node matters here; its heartbeats change nothing of this. ``tainted``: with the startup taint."""
 
     name: str
     uid: str
@@ -53,6 +54,7 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     ready: bool = True
     schedulable: bool = True
+    tainted: bool = False
 
     @property
     def managed(self) -> bool:
@@ -115,7 +117,7 @@ def _metadata(body: Json) -> Metadata:
 def _node(body: Json) -> NodeInfo:
     status = body.get("status") or {}
     info = status.get("nodeInfo") or {}
-    metadata = body["metadata"]
+    metadata, spec = body["metadata"], body.get("spec") or {}
     conditions = {item.get("type"): item.get("status") for item in status.get("conditions") or ()}
     return NodeInfo(
         name=metadata["name"],
@@ -125,7 +127,8 @@ def _node(body: Json) -> NodeInfo:
         runtime_version=info.get("containerRuntimeVersion", ""),
         created_at=seconds(metadata.get("creationTimestamp") or ""),
         ready=conditions.get("Ready") == "True",
-        schedulable=not (body.get("spec") or {}).get("unschedulable"),
+        schedulable=not spec.get("unschedulable"),
+        tainted=carries(spec.get("taints") or ()),
     )
 
 
@@ -185,6 +188,10 @@ class Store:
         """All Secrets and ConfigMaps of the operator's namespace."""
         found = [*self._objects[SECRETS].values(), *self._objects[CONFIG_MAPS].values()]
         return {(item.kind, item.name): item for item in cast(list[Source], found)}
+
+    def version(self, resource: Resource, name: str) -> str:
+        """The resourceVersion up to which an object is known, empty if it cannot be told."""
+        return str(self._versions.get((resource, name), 0) or "")
 
     def put(self, resource: Resource, body: Json) -> bool:
         """Take in an object; gives False if nothing that matters changed, or if something newer is known.

@@ -113,7 +113,8 @@ class _Pass:
             canaries = self._canaries(len(group))
             proven = sum(item.applied and not item.failed for item in has) >= canaries
             if len(failed) >= (self.budget if proven else 1):
-                self._hold(group, _halted(failed))
+                self.give.update(item.name for item in group if proven and item.fresh)
+                self._hold((item for item in group if item.name not in self.give), _halted(failed))
                 continue
             first = [item for item in has if item.applied or not item.late]
             free = len(group) if proven else canaries - len(first)
@@ -156,8 +157,13 @@ class _Pass:
         good = [item for item in tried if item.in_force]
         canaries = self._canaries(len(group) + len(good))
         proven = len(good) >= canaries
+        # Nothing runs there, and what they get is known to work elsewhere.
+        fresh = [item for item in group if proven and item.fresh]
+        for item in fresh:
+            self._start(item)
+        left = [item for item in group if not (proven and item.fresh)]
         if len(failed) >= (self.budget if proven else 1):
-            self._hold(group, _halted(failed))
+            self._hold(left, _halted(failed))
             return None
         if not proven:
             at_work = [item for item in tried if item.in_doubt]
@@ -166,10 +172,6 @@ class _Pass:
                 text = f"waiting for the first nodes to come back ({_names(at_work)})"
                 self._hold(group, Hold("CanaryPending", text))
             return (group, free) if free > 0 else ([], 0)
-        for item in group:
-            if item.fresh:  # nothing runs there, and what it gets is known to work
-                self._start(item)
-        left = [item for item in group if not item.fresh]
         ends = sorted(item.finished_at for item in good)[canaries - 1] + self.soak if canaries else 0.0
         if self.now >= ends:
             return left, None

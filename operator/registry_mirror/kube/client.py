@@ -6,8 +6,9 @@ have no typed call for server-side apply of a status.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
@@ -20,9 +21,12 @@ from . import errors
 from .resources import Resource
 
 _TIMEOUT = 30.0
+# Short, so that no write of a leader is under way when its Lease may be somebody else's (controller/election.py).
+_WRITE_TIMEOUT = 5.0
 _PAGE = 500
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
+_JSON_PATCH = "application/json-patch+json"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Json = dict[str, Any]
@@ -50,11 +54,19 @@ async def load_configuration() -> tuple[Configuration, bool]:
 class Api:
     """Calls to one API server; use it as an async context manager."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(
+        self, configuration: Configuration, time_left: Callable[[], float] = lambda: math.inf, timeout: float = _TIMEOUT
+    ) -> None:
+        """Take where the API server is, for how many seconds writes may still begin (0: not any more; they raise
+        ApiError with the reason NotLeading then), and how long an answer is waited for, in seconds; for that to a
+        write, five at most.
+        """
         self._configuration = configuration
+        self._time_left = time_left
+        self._timeout = timeout
         self._client = ApiClient(configuration)
 
-    async def __aenter__(self) -> Api:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,12 +112,29 @@ class Api:
         )
         return answer or {}
 
+    async def patch(self, resource: Resource, name: str, operations: Sequence[Json]) -> Json:
+        """Change a cluster-scoped object by a JSON patch (RFC 6902). Raises ApiError, 422 if a ``test`` fails."""
+        action = f"patch {resource.kind} {name}"
+        answer = await self._call("PATCH", resource.path(name), action, body=operations, content_type=_JSON_PATCH)
+        return answer or {}
+
     async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> bool:
         """Create an object; gives False if one with that name is there already. Raises ApiError."""
         whole = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         action = f"create {resource.kind} {body['metadata'].get('name', '')}"
         answer = await self._call("POST", resource.path(namespace=namespace), action, body=whole, missing=(409,))
         return answer is not None
+
+    async def put(
+        self, resource: Resource, name: str, body: Mapping[str, Any], namespace: str = "", *, create: bool = False
+    ) -> Json:
+        """Replace an object if it is still at the resourceVersion in ``body``, or create it; gives what is there now.
+
+        Raises ApiError: 409 if it is another by now or, on creation, if there is one; 404 if there is none.
+        """
+        method, action = ("POST", "create") if create else ("PUT", "replace")
+        path = resource.path("" if create else name, namespace)
+        return await self._call(method, path, f"{action} {resource.kind} {name}", body=dict(body)) or {}
 
     async def delete(self, resource: Resource, name: str, namespace: str = "", uid: str = "") -> None:
         """Delete an object if it is there and, where ``uid`` is given, still the same one. Raises ApiError."""
@@ -121,17 +150,22 @@ class Api:
         path: str,
         action: str,
         *,
-        body: Json | None = None,
+        body: Json | Sequence[Json] | None = None,
         content_type: str = _JSON,
         accept: str = _JSON,
         missing: tuple[int, ...] = (),
     ) -> Json | None:
+        timeout = self._timeout
+        if method != "GET":
+            timeout = min(timeout, _WRITE_TIMEOUT)
+            if self._time_left() <= 0:
+                raise errors.ApiError(0, "NotLeading", f"{action}: not done, for another controller may lead by now")
         headers = {"Accept": accept, "Content-Type": content_type}
         for setting in (await self._configuration.auth_settings()).values():
             headers[setting["key"]] = setting["value"]
         try:
             response = await self._client.call_api(
-                method, self._configuration.host + path, headers, body, _request_timeout=_TIMEOUT
+                method, self._configuration.host + path, headers, body, _request_timeout=timeout
             )
             raw = await response.read()
         except ApiException as error:
