@@ -651,7 +651,7 @@ def test_a_bad_condition_is_refused(cluster: ControlPlane, change: Spec, words: 
         ("rmpol.spec.probe.mode", "it is put behind those that do"),
         ("nrc.spec.probe.interval", "at least 5s"),
         ("nrc.status.endpoints.reason", "TimedOut"),
-        ("nrc.status.fileCount", "found unchanged since"),
+        ("nrc.status.fileCount", "the node is as it was found"),
     ],
 )
 def test_kubectl_explain_helps(cluster: ControlPlane, path: str, words: str) -> None:

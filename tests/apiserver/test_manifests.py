@@ -108,6 +108,7 @@ def test_an_overlay_mounts_the_paths_of_its_runtime_and_no_others(cluster: Contr
         "--node-name=$(NODE_NAME)",
         "--host-root=/host",
         f"--bundle-namespace={BUNDLES}",
+        "--restore-on-uninstall",
         f"--runtime={overlay}",
     ]
     assert not pod_of(objects, "Deployment").get("volumes")

@@ -13,7 +13,8 @@ from .nodefiles import READY_TARGET, Flavour, unwanted_units
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KUBELET_DISK = "/var/lib/kubelet"
 
-# Devices, /sys and /proc are the node's own: what its systemd does with them is not to reach the machine's.
+# Devices, /sys and /proc are the node's own: what its systemd does with them is not to reach the machine's. All mounts
+# are shared, as systemd has them on a machine (not in what it takes for a container): HostToContainer asks for that.
 _INIT = """\
 set -eu
 until [ -e {work}/go ]; do sleep 0.01; done
@@ -38,6 +39,7 @@ done
 hostname {name}
 ip link set lo up
 mkdir -p mnt; pivot_root . mnt; cd /; umount -l /mnt
+mount --make-rshared /
 exec env -i container=docker PATH={path} /lib/systemd/systemd --system --unit={target} \
   --show-status=no --log-target=journal
 """

@@ -176,6 +176,7 @@ def _configuration(socket: str, taints: tuple[str, ...]) -> dict[str, Any]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{socket}",
+        "clusterDNS": ["10.96.0.10"],
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": False,
         "failSwapOn": False,

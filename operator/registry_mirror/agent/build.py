@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ..api.errors import ProblemError
 from ..api.models import RuntimeFacts, RuntimeName
@@ -12,11 +15,13 @@ from ..kube.resources import LEASE_NAMESPACE, LEASES
 from ..kube.rest import Rest
 from .app import Agent, Settings
 from .clock import BootClock
-from .cri import Runtime
+from .cri import Runtime, RuntimeAnswerError
+from .detect import find
 from .engine import Engine, Pass
 from .environment import Started, proxies
 from .host import Host
 from .live import inspect
+from .local import Found, LocalNode
 from .node import Node
 from .probe import Probe
 from .prober import Prober
@@ -24,6 +29,7 @@ from .proxies import Proxies
 from .roots import Contexts
 from .service import Service, manager
 from .signs import Tools
+from .state import State
 from .watch import Watch
 
 _PROC = Path("/proc")
@@ -58,6 +64,23 @@ def agent(rest: Rest, host: Host, root: Path, runtime: RuntimeName | None, names
     )
     running.append(Agent(rest, node, settings))
     return running[0]
+
+
+def local_node(host: Host, root: Path, runtime: RuntimeName | None) -> LocalNode:
+    """Give the node whose file system is at ``root`` without its cluster. Takes the runtime (None: find it)."""
+    service = manager(root)
+    versions: list[str] = []
+
+    def look(state: State) -> Found:
+        unit = service.unit if service is not None else lambda _: None
+        facts, live = find(host, inspect(root, _PROC, runtime), runtime, state, unit)
+        # In a cluster the Node object says it; a runtime that does not run yet is taken for a recent one.
+        if live is not None and not versions and facts.name != "crio":
+            with contextlib.suppress(RuntimeAnswerError):
+                versions.append(Runtime(root / live.socket.lstrip("/")).health().version)
+        return replace(facts, containerd_version="".join(versions)), live
+
+    return LocalNode(host, engine(host, root, runtime, service, None), look)
 
 
 def proxies_of(done: Pass, host: Host) -> Proxies:

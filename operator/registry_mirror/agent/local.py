@@ -95,10 +95,18 @@ class LocalNode:
         again = rejected(memory.load(self._host), _NOTHING) is not None
         return Bundle(revision=_NOTHING_AGAIN if again else _NOTHING, runtime=name, files=())
 
-    def forget(self, result: Result) -> None:
-        """Remove what the agent remembers, once nothing of ours is on the node or in force. Raises HostError."""
+    def restore(self, *, restart: bool, deadline: float, report: Callable[[str], None]) -> Result:
+        """Put back what was there before us, and forget all once nothing of ours is on the node or in force.
+
+        Takes and raises the same as ``apply``.
+        """
+        if self.untouched():
+            result = Result((), (), ())
+        else:
+            result = self.apply(self.nothing(), restart=restart, deadline=deadline, report=report)
         if not result.waiting:
             memory.remove(self._host)
+        return result
 
     def plan(self, bundle: Bundle) -> Plan:
         """Say what applying the bundle would do; writes nothing. Raises ProblemError."""

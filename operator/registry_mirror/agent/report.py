@@ -34,8 +34,6 @@ def status(
     old, state = config.status, done.state
     applied = state.revision if state is not None else old.applied_revision
     waiting = waiting_for_restart(state) if state is not None else old.waiting_for_restart
-    in_place = done.problem is None and done.bundle is not None and done.bundle.revision == applied
-    files = len(done.bundle.files) if done.bundle is not None and in_place else old.file_count
     conditions = _conditions(config, done, applied, waiting)
     return NodeRegistryConfigStatus(
         observed_generation=config.metadata.generation,
@@ -43,7 +41,7 @@ def status(
         last_good_revision=_last_good(state) if state is not None else old.last_good_revision,
         agent_version=__version__,
         runtime=done.facts if done.facts is not None else old.runtime,
-        file_count=files,
+        file_count=len(state.originals) if state is not None else old.file_count,
         waiting_for_restart=waiting[:_MAX_WAITING],
         restart=_restart(state.attempt) if state is not None else old.restart,
         endpoints=endpoints,

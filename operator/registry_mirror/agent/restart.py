@@ -7,7 +7,6 @@ dead-man puts the last good files back when nobody says in time that all is well
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 from msgspec.structs import replace
@@ -232,10 +231,12 @@ class Restarter:
         return state
 
     def _lines(self, state: State, attempt: Attempt) -> tuple[str, ...]:
-        with contextlib.suppress(ProblemError):
+        try:
             said = self._tools.service.log(attempt.unit, microseconds(attempt.started_at), _LINES)
-            return hidden.shown(self._host, state, said)
-        return ()
+        except ProblemError as error:  # a rollback does not wait for it
+            _log.warning("the log of %s: %s", attempt.unit, error.message)
+            return ()
+        return hidden.shown(self._host, state, said)
 
     # ---- the two ends --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ..kube.resources import BUNDLE_NAMESPACE
 from .main import EXIT_CODES, log_level_option
 
 _log = logging.getLogger(__name__)
+_PATIENCE = 15.0  # for an uninstall to show: a quarter of the Pod's terminationGracePeriodSeconds
 
 
 @click.command("agent", epilog=EXIT_CODES)
@@ -48,6 +49,11 @@ _log = logging.getLogger(__name__)
     show_default=True,
     help="Whether to work where the API server lets an agent write the status of other nodes (before Kubernetes 1.30).",
 )
+@click.option(
+    "--restore-on-uninstall",
+    is_flag=True,
+    help="When told to end, look whether the operator is being uninstalled, and put back what was there before.",
+)
 @log_level_option
 def command(
     node_name: str,
@@ -56,6 +62,7 @@ def command(
     runtime: str,
     resync: float,
     node_confinement: str,
+    restore_on_uninstall: bool,
     log_level: str,
 ) -> None:
     """Run the node agent until it is told to stop.
@@ -66,8 +73,9 @@ def command(
     Example: registry-mirror agent --node-name node-1 --host-root /host --runtime k3s
     """
     from ..agent.app import Settings
-    from ..agent.build import agent
+    from ..agent.build import agent, local_node
     from ..agent.host import Host
+    from ..agent.leave import leave
     from ..agent.state import LOCK
     from ..kube.rest import Rest, connection
 
@@ -79,3 +87,5 @@ def command(
     with host.alone(LOCK, lambda: _log.warning("another agent works on this node: waiting for it to end")):
         running.install_signal_handlers()
         running.run()
+        if restore_on_uninstall:
+            leave(rest, node_name, local_node(host, host_root, wanted), _PATIENCE)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..agent.local import LocalNode
 
 _DEADLINE = "120s"
-_PROC = Path("/proc")
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -87,30 +86,13 @@ def local_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def open_node(root: Path, runtime: str, *, dry_run: bool = False) -> Iterator[LocalNode]:
     """Give this node, with the lock that keeps an agent away meanwhile; a dry run needs none. Raises ProblemError."""
-    from ..agent.build import engine
-    from ..agent.cri import Runtime, RuntimeAnswerError
-    from ..agent.detect import find
+    from ..agent.build import local_node
     from ..agent.host import Host
-    from ..agent.live import inspect
-    from ..agent.local import Found, LocalNode
-    from ..agent.service import manager
-    from ..agent.state import LOCK, State
+    from ..agent.state import LOCK
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    host, service = Host(root), manager(root)
-    wanted = None if runtime == "auto" else cast(RuntimeName, runtime)
-    versions: list[str] = []
-
-    def look(state: State) -> Found:
-        unit = service.unit if service is not None else lambda _: None
-        facts, live = find(host, inspect(root, _PROC, wanted), wanted, state, unit)
-        # In a cluster the Node object says it; a runtime that does not run yet is taken for a recent one.
-        if live is not None and not versions and facts.name != "crio":
-            with contextlib.suppress(RuntimeAnswerError):
-                versions.append(Runtime(root / live.socket.lstrip("/")).health().version)
-        return msgspec.structs.replace(facts, containerd_version="".join(versions)), live
-
-    node = LocalNode(host, engine(host, root, wanted, service, None), look)
+    host = Host(root)
+    node = local_node(host, root, None if runtime == "auto" else cast(RuntimeName, runtime))
     if dry_run:
         yield node
         return

@@ -21,20 +21,13 @@ def command(local: bool, root: Path, runtime: str, restart: str, deadline: float
     \b
     Example: registry-mirror restore --local --dry-run
     """
-    from ..agent.local import Plan, Result
+    from ..agent.local import Plan
 
     with open_node(root, runtime, dry_run=dry_run) as node:
-        if node.untouched():
-            if not dry_run:
-                node.forget(Result((), (), ()))
-            found = Plan((), (), ()) if dry_run else Result((), (), ())
-            show(found, ["nothing to put back"], output)
-            return
-        wanted = node.nothing()
+        untouched = node.untouched()
         if dry_run:
-            plan = node.plan(wanted)
-            show(plan, planned(plan), output)
+            plan = Plan((), (), ()) if untouched else node.plan(node.nothing())
+            show(plan, ["nothing to put back"] if untouched else planned(plan), output)
         else:
-            result = node.apply(wanted, restart=restart == "auto", deadline=deadline, report=progress())
-            node.forget(result)
-            show(result, done(result), output)
+            result = node.restore(restart=restart == "auto", deadline=deadline, report=progress())
+            show(result, ["nothing to put back"] if untouched else done(result), output)

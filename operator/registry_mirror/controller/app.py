@@ -59,7 +59,7 @@ async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises InvalidError if there is no cluster to work for, TransientError if
     the watches end or the Lease is lost.
     """
-    configuration, in_pod = await load_configuration()
+    configuration = await load_configuration()
     configuration.connection_pool_maxsize = settings.workers + 8
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -69,13 +69,13 @@ async def run(settings: Settings) -> None:
     if not settings.identity:
         metrics.leader.set(1)
         async with Api(configuration) as api:
-            await _Controller(settings, api, configuration, in_pod, stop, metrics).run()
+            await _Controller(settings, api, configuration, stop, metrics).run()
         return
     # Connections of its own: no renewal waits behind other calls.
     async with Api(configuration, timeout=_LEASE_TIMEOUT) as leases:
         election = Election(leases, settings.namespace, settings.identity, metrics.leader.set)
         async with Api(configuration, election.time_left) as api:
-            await _Controller(settings, api, configuration, in_pod, stop, metrics, election).run()
+            await _Controller(settings, api, configuration, stop, metrics, election).run()
 
 
 class _Controller:
@@ -84,7 +84,6 @@ class _Controller:
         settings: Settings,
         api: Api,
         configuration: Configuration,
-        in_pod: bool,
         stop: asyncio.Event,
         metrics: Metrics,
         election: Election | None = None,
@@ -92,7 +91,6 @@ class _Controller:
         self._settings = settings
         self._api = api
         self._configuration = configuration
-        self._in_pod = in_pod
         self._stop = stop
         self._store = Store()
         self._metrics = metrics
@@ -205,7 +203,7 @@ class _Controller:
         def seen(resource: Resource, event: Mapping[str, Any]) -> None:
             self._seen(reconciler, resource, event)
 
-        watches = Watches(self._settings.namespace, WATCHED, seen, await self._credentials())
+        watches = Watches(self._settings.namespace, WATCHED, seen, self._credentials)
         try:
             await watches.run()
         finally:
@@ -220,12 +218,8 @@ class _Controller:
         except InvalidError as error:
             _log.warning("%s", error.message)
 
-    async def _credentials(self) -> kopf.ConnectionInfo | None:
-        """Say to kopf what the official client read from the kubeconfig; None in a pod, where kopf reads for itself
-        and again when the token has been rotated.
-        """
-        if self._in_pod:
-            return None
+    async def _credentials(self) -> kopf.ConnectionInfo:
+        """Say to kopf what the official client has read, and reads again in a pod when the token is rotated."""
         configuration = self._configuration
         settings: dict[str, Any] = next(iter((await configuration.auth_settings()).values()), {})
         scheme, _, token = str(settings.get("value", "")).partition(" ")

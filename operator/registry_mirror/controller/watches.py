@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import kopf
@@ -17,15 +17,17 @@ from ..api.errors import TransientError
 from ..kube.resources import Resource
 
 Seen = Callable[[Resource, Mapping[str, Any]], None]
+Credentials = Callable[[], Awaitable[kopf.ConnectionInfo]]
 
 
 class Watches:
     """Events of a set of resources. ``seen`` is called in the loop that ``run`` is awaited in."""
 
-    def __init__(
-        self, namespace: str, resources: Iterable[Resource], seen: Seen, credentials: kopf.ConnectionInfo | None
-    ) -> None:
-        """Take the namespace for namespaced resources, and credentials (None: those of the pod)."""
+    def __init__(self, namespace: str, resources: Iterable[Resource], seen: Seen, credentials: Credentials) -> None:
+        """Take the namespace for namespaced resources, and what gives the credentials, which is asked again when the
+        API server takes them no more. They name the API server: kopf's own, in a pod, look it up in the cluster's DNS,
+        whose images may be what nodes cannot pull without us (login_with_service_account in kopf 1.45).
+        """
         self._namespace = namespace
         self._resources = tuple(resources)
         self._seen = seen
@@ -65,8 +67,8 @@ class Watches:
             self._register(registry, resource, loop)
 
         @kopf.on.login(registry=registry)
-        async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-            return self._credentials or kopf.login_with_service_account(**kwargs)
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            return await self._credentials()
 
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False

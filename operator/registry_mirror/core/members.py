@@ -48,9 +48,9 @@ class Member:
     @property
     def restarting(self) -> bool:
         """Whether a restart is going on, or may begin at any moment: what was granted is so until the agent has said
-        that it needs it no more.
+        that it needs it no more. One that is stuck may begin the moment that it is not, before it hears of anything.
         """
-        done = self.rolled_back or (self.seen and (self.failed or (self.applied and not self.waiting)))
+        done = self.rolled_back or (self.seen and self.applied and not self.waiting)
         return self.result == "InProgress" or (self.granted and not done)
 
     @property

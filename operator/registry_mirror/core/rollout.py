@@ -131,6 +131,9 @@ class _Pass:
     def _restarts(self) -> None:
         changed = [item for item in self.members if item.changed and not item.live]
         waiting = [item for item in self.members if not item.changed and item.waiting and item.seen]
+        for item in waiting:
+            if item.rolled_back:  # of another revision, but a start would read the same
+                self.holds[item.name] = _halted([item])
         waiting = [item for item in waiting if not item.rolled_back]
         if self.rollout.restart == "Never":
             self.give.update(item.name for item in changed)
@@ -233,9 +236,9 @@ def _order(item: Member) -> tuple[bool, bool, bool, bool, str]:
     return item.server, not item.ready, not item.schedulable, item.failed, item.name
 
 
-def _canary_order(item: Member) -> tuple[bool, bool]:
-    """Where it failed before, it harms nobody else; and where nothing runs, nobody."""
-    return not item.rolled_back, not (item.fresh and item.ready)
+def _canary_order(item: Member) -> tuple[bool, bool, bool]:
+    """Who has it on the disk already; where it failed before, it harms nobody else; and where nothing runs, nobody."""
+    return item.changed, not item.rolled_back, not (item.fresh and item.ready)
 
 
 def _grouped(members: Iterable[Member], key: Callable[[Member], str]) -> dict[str, list[Member]]:

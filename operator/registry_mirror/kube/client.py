@@ -32,15 +32,15 @@ _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 Json = dict[str, Any]
 
 
-async def load_configuration() -> tuple[Configuration, bool]:
+async def load_configuration() -> Configuration:
     """Find the API server: the pod's service account if there is one, else $KUBECONFIG or ~/.kube/config.
 
-    Gives the configuration and whether it is the pod's. Raises InvalidError if neither is there.
+    Raises InvalidError if neither is there.
     """
     configuration = Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)
-        return configuration, True
+        return configuration
     except config.ConfigException:
         pass
     try:
@@ -48,7 +48,7 @@ async def load_configuration() -> tuple[Configuration, bool]:
     except (config.ConfigException, OSError, ValueError) as error:
         found = FieldError("KUBECONFIG", str(error), "set KUBECONFIG to a kubeconfig file, or run in a pod")
         raise InvalidError("cluster", (found,), "NoCluster") from None
-    return configuration, False
+    return configuration
 
 
 class Api:

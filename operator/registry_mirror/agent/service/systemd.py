@@ -233,12 +233,17 @@ def _property(bus: Bus, path: str, interface: str, name: str) -> Any:
 
 
 def _active(bus: Bus, name: str) -> str:
-    """Give a unit's ActiveState, empty if systemd does not have it in memory."""
+    """Give a unit's ActiveState, empty if systemd does not have it in memory.
+
+    One that is to be started is activating: until systemd comes to its job, it says that it is inactive.
+    """
     try:
         (path,) = _manager(bus, "GetUnit", "s", name)
-        return str(_property(bus, path, f"{_ROOT}.Unit", "ActiveState"))
+        state = str(_property(bus, path, f"{_ROOT}.Unit", "ActiveState"))
+        job, _ = _property(bus, path, f"{_ROOT}.Unit", "Job")
     except RefusedError:
         return ""
+    return "activating" if job and state not in _RUNNING else state
 
 
 def _all(bus: Bus, name: str) -> dict[str, Any]:

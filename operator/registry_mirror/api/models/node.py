@@ -88,6 +88,7 @@ class NodeRegistryConfigStatus(Status, frozen=True, kw_only=True):
 
     The files themselves are not listed: with 200 mirrors their paths and digests were nine tenths of the object, and
     the API server took three times as long for each write of it. ``applied_revision`` is the digest of them all.
+    ``file_count`` is written even if it is 0, for people who wait for that.
     """
 
     observed_generation: Count = 0
@@ -95,7 +96,7 @@ class NodeRegistryConfigStatus(Status, frozen=True, kw_only=True):
     last_good_revision: Annotated[str, Meta(max_length=64)] = ""
     agent_version: Annotated[str, Meta(max_length=64)] = ""
     runtime: RuntimeFacts | None = None
-    file_count: Count = 0
+    file_count: Count | None = None
     waiting_for_restart: Annotated[tuple[Text, ...], Meta(max_length=512)] = ()
     restart: RestartStatus | None = None
     endpoints: Annotated[tuple[EndpointResult, ...], Meta(max_length=256)] = ()
