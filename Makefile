@@ -30,7 +30,8 @@ demo-stop: $(STAMP)  ## End a demo that was left running.
 	@$(BIN)/python -m tests.demo stop
 
 test: lint tools  ## Run every check and every test.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@# Those that wait for machines first: the last to end would otherwise be alone.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/nodes tests/apiserver tests
 
 bench: $(STAMP) tools  ## Measure rendering, pulls amid changes, and the agent (as root, 8 min); see docs/benchmarks.md.
 	@$(BIN)/python -m tests.benchmarks.render

@@ -275,6 +275,7 @@ def test_what_a_node_said_before_its_newest_order_frees_no_slot_and_begins_nothi
     assert one_more(said) == {"x"}
     assert one_more(replace(said, granted=True)) == {"x"}
     assert one_more(replace(said, granted=True, seen=False)) == {"a"}
+    assert one_more(replace(said, result="InProgress")) == frozenset(), "a restart that nobody granted is one too"
     waits = replace(said, given_start="s0", wanted_start="s0", waiting=True)
     assert one_more(waits) == {"a"}
     assert one_more(replace(waits, seen=False)) == {"x"}

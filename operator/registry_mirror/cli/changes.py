@@ -7,7 +7,7 @@ import msgspec
 
 from ..core.compare import Comparison
 
-_MEANING = {
+MEANING = {
     "live": "the next pull uses it",
     "repeats": "for the next start; in force already",
     "restart": "waits for the next start",
@@ -24,7 +24,7 @@ def show_changes(found: Comparison, output: str) -> None:
         click.echo(yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True), nl=False)
     else:
         for item in found.differences:
-            click.echo(f"{item.change:<8} {item.path}  ({_MEANING[item.effect]})")
+            click.echo(f"{item.change:<8} {item.path}  ({MEANING[item.effect]})")
         click.echo(_verdict(found))
 
 

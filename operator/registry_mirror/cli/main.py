@@ -12,6 +12,8 @@ from .. import __version__
 from ..api.errors import ProblemError
 
 COMMANDS = {
+    "status": "Show what is in force in a cluster, what goes on, and what is wrong.",
+    "diff": "Show what an apply would change on which nodes, and whether it takes a restart.",
     "render": "Render the files of a node from RegistryMirror objects, without a cluster.",
     "import": "Turn registries.yaml, hosts.toml and other existing files into RegistryMirror objects.",
     "apply": "Configure this node from RegistryMirror objects, without a cluster.",
@@ -41,7 +43,11 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    epilog=f"{EXIT_CODES} `status` and `diff` have more: see their help.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="registry-mirror")
 def command() -> None:
     """One Kubernetes object instead of registries.yaml and hosts.toml on every node.

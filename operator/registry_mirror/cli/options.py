@@ -1,0 +1,30 @@
+"""Options of the commands that look at a cluster; what uses them is imported only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+cluster_options = (
+    click.option(
+        "--kubeconfig",
+        type=click.Path(dir_okay=False),
+        default="",
+        metavar="FILE",
+        help="Where the cluster is; without it, $KUBECONFIG, ~/.kube/config, or the Pod that this runs in.",
+    ),
+    click.option("--context", default="", metavar="NAME", help="The context of the kubeconfig."),
+)
+
+
+def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add several options to a command, in that order."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
