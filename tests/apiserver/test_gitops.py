@@ -13,34 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.apiserver.foreign import FOREIGN, crd
 from tests.gitops import argocd, kstatus
 from tests.harness.cluster import REPOSITORY, SYSTEM, Cluster, mirror
 
 pytestmark = pytest.mark.apiserver
 
 DOCS = REPOSITORY / "docs"
-# Kinds of others that the manifests have objects of: any object is taken, only the commands are tested.
-FOREIGN = {
-    "PodMonitor": ("podmonitors", "monitoring.coreos.com", "v1"),
-    "PrometheusRule": ("prometheusrules", "monitoring.coreos.com", "v1"),
-    "Application": ("applications", "argoproj.io", "v1alpha1"),
-}
-
-
-def crd(kind: str) -> dict[str, Any]:
-    plural, group, version = FOREIGN[kind]
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()},
-            "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
-        },
-    }
 
 
 @pytest.fixture(scope="module")
@@ -216,12 +195,27 @@ def test_the_application_adds_sync_waves_and_changes_nothing_else(bare_cluster: 
     for key, body in waved.items():
         added = body["metadata"].pop("annotations", {})
         waves[key] = int(added.get("argocd.argoproj.io/sync-wave", "0"))
-        assert (added.get("argocd.argoproj.io/sync-options") == "Prune=false") == (waves[key] < 0)
+        kept = added.get("argocd.argoproj.io/sync-options") == "Prune=false"
+        assert kept == (key[0] in ("Namespace", "CustomResourceDefinition")), key
     assert waved == plain
-    assert {kind for (kind, _), wave in waves.items() if wave == -2} == {"Namespace"}
-    assert {kind for (kind, _), wave in waves.items() if wave == -1} == {"CustomResourceDefinition"}
-    for key, wave in waves.items():
-        assert (wave == 0) == (key[0] not in ("Namespace", "CustomResourceDefinition"))
+    policies = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    expected = {"Namespace": -2, "CustomResourceDefinition": -1, **dict.fromkeys(policies, -1)}
+    assert waves == {key: expected.get(key[0], 0) for key in waves}
+    assert {kind for kind, _ in waves} > expected.keys()
+
+
+def test_waves_and_clusters_without_policies_go_together(bare_cluster: Cluster, tmp_path: Path) -> None:
+    def names(*components: str) -> set[tuple[str, str]]:
+        file = {
+            "resources": [os.path.relpath(REPOSITORY / "manifests/overlays/k3s", tmp_path.resolve())],
+            "components": [os.path.relpath(REPOSITORY / "manifests" / item, tmp_path.resolve()) for item in components],
+        }
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(file))
+        return set(kustomize(bare_cluster, tmp_path))
+
+    both = names("argocd/waves", "components/unconfined")
+    assert both == names("components/unconfined", "argocd/waves") == names("components/unconfined")
+    assert both < names("argocd/waves")
 
 
 def test_flux_is_given_paths_that_exist() -> None:

@@ -6,7 +6,10 @@ own authorizer answers.
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,11 @@ import click
 import pytest
 import yaml
 
+from registry_mirror.agent.absence_script import VOLUME
 from registry_mirror.cli import agent, controller
+from tests.apiserver.foreign import FOREIGN, crd
 from tests.harness.controlplane import ControlPlane
+from tests.harness.kubectl import KubectlError
 from tests.harness.pytest_support import require_assets
 
 pytestmark = pytest.mark.apiserver
@@ -51,11 +57,49 @@ STATE = dict.fromkeys(("/var/lib/registry-mirror", "/run/dbus", "/etc/ssl"), "Di
 Object = dict[str, Any]
 
 
+PRIORITIES = ["system-node-critical", "system-cluster-critical"]
+# A cluster as strict as there are: Pods are to be restricted unless a namespace says otherwise, and those of critical
+# priority take a quota, as on GKE.
+STRICT: Object = {
+    "apiVersion": "apiserver.config.k8s.io/v1",
+    "kind": "AdmissionConfiguration",
+    "plugins": [
+        {
+            "name": "PodSecurity",
+            "configuration": {
+                "apiVersion": "pod-security.admission.config.k8s.io/v1",
+                "kind": "PodSecurityConfiguration",
+                "defaults": dict.fromkeys(("enforce", "audit", "warn"), "restricted"),
+            },
+        },
+        {
+            "name": "ResourceQuota",
+            "configuration": {
+                "apiVersion": "apiserver.config.k8s.io/v1",
+                "kind": "ResourceQuotaConfiguration",
+                "limitedResources": [
+                    {
+                        "resource": "pods",
+                        "matchScopes": [{"scopeName": "PriorityClass", "operator": "In", "values": PRIORITIES}],
+                    }
+                ],
+            },
+        },
+    ],
+}
+
+
 @pytest.fixture(scope="module")
 def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane on which one overlay is installed."""
-    with ControlPlane(tmp_path_factory.mktemp("manifests"), require_assets(pytestconfig)) as running:
+    """A strict control plane on which one overlay is installed."""
+    work = tmp_path_factory.mktemp("manifests")
+    (work / "admission.yaml").write_text(yaml.safe_dump(STRICT))
+    flags = [f"--admission-control-config-file={work / 'admission.yaml'}"]
+    with ControlPlane(work, require_assets(pytestconfig), apiserver_flags=flags) as running:
         install(running, "k3s")
+        for namespace in ("strict", SYSTEM):
+            running.kubectl("create", "namespace", namespace, check=False)
+            running.kubectl("create", "serviceaccount", "default", f"--namespace={namespace}")
         yield running
 
 
@@ -63,9 +107,13 @@ def install(cluster: ControlPlane, overlay: str, *flags: str) -> str:
     return cluster.kubectl("apply", f"--kustomize={ROOT / 'manifests' / 'overlays' / overlay}", *flags)
 
 
+@functools.cache
+def kustomize(cluster: ControlPlane, directory: str) -> list[Object]:
+    return [body for body in yaml.safe_load_all(cluster.kubectl("kustomize", str(ROOT / directory))) if body]
+
+
 def rendered(cluster: ControlPlane, overlay: str) -> list[Object]:
-    text = cluster.kubectl("kustomize", str(ROOT / "manifests" / "overlays" / overlay))
-    return [body for body in yaml.safe_load_all(text) if body]
+    return kustomize(cluster, f"manifests/overlays/{overlay}")
 
 
 def pod_of(objects: list[Object], kind: str) -> Object:
@@ -87,21 +135,81 @@ def test_installing_again_changes_nothing(cluster: ControlPlane) -> None:
     assert versions() == before
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_the_overlay_without_a_warning(cluster: ControlPlane, overlay: str) -> None:
+MANIFESTS = ROOT / "manifests"
+# Every directory that kubectl apply -k can be given, and every one that only adds to others.
+APPLIED, COMPONENTS = (
+    sorted(
+        str(path.parent.relative_to(ROOT))
+        for directory in (MANIFESTS, ROOT / "crds")
+        for path in directory.rglob("kustomization.yaml")
+        if yaml.safe_load(path.read_text())["kind"] == kind
+    )
+    for kind in ("Kustomization", "Component")
+)
+# Files that are applied by themselves: tests/apiserver/test_gitops.py.
+SINGLE = {"manifests/argocd/application.yaml", "manifests/argocd/argocd-cm.yaml"}
+
+
+@pytest.fixture(scope="module")
+def with_others(cluster: ControlPlane) -> ControlPlane:
+    """The same with what a dry run needs: the kinds of the Prometheus Operator, and the namespace of the clean-up."""
+    kinds = [crd(kind) for kind in FOREIGN]
+    (namespace,) = [body for body in kustomize(cluster, "manifests/cleanup/k3s") if body["kind"] == "Namespace"]
+    cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([*kinds, namespace]))
+    names = [f"crd/{body['metadata']['name']}" for body in kinds]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    return cluster
+
+
+@pytest.mark.parametrize("directory", APPLIED)
+def test_the_api_server_takes_it_without_a_warning(with_others: ControlPlane, directory: str) -> None:
     # A warning here would be shown to everybody who installs.
-    said = install(cluster, overlay, "--dry-run=server", "--warnings-as-errors")
-    assert "daemonset.apps/registry-mirror-agent" in said
+    where = f"--kustomize={ROOT / directory}"
+    said = with_others.kubectl("apply", where, "--dry-run=server", "--warnings-as-errors").splitlines()
+    assert len(said) == len(kustomize(with_others, directory)) > 0
+
+
+@pytest.mark.parametrize("component", [item for item in COMPONENTS if "cleanup" not in item])
+def test_the_api_server_takes_an_overlay_with_the_component(
+    cluster: ControlPlane, component: str, tmp_path: Path
+) -> None:
+    overlay = "manifests/overlays/containerd"
+    both: Object = {}
+    for key, directory in (("resources", overlay), ("components", component)):
+        both[key] = [os.path.relpath(ROOT / directory, tmp_path.resolve())]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(both))
+    said = cluster.kubectl("apply", f"--kustomize={tmp_path}", "--dry-run=server", "--warnings-as-errors").splitlines()
+    found = list(yaml.safe_load_all(cluster.kubectl("kustomize", str(tmp_path))))
+    assert len(said) == len(found)
+    assert found != kustomize(cluster, overlay), "it changes something"
+
+
+def test_every_file_is_part_of_something_that_is_applied() -> None:
+    used = set(SINGLE)
+    for directory in (*APPLIED, *COMPONENTS):
+        body = yaml.safe_load((ROOT / directory / "kustomization.yaml").read_text())
+        names = [*body.get("resources", ()), *(item.get("path", "") for item in body.get("patches", ()))]
+        names += ["kustomization.yaml", *body.get("components", ())]
+        used |= {os.path.relpath(ROOT / directory / name, ROOT) for name in names if name}
+    there = {str(path.relative_to(ROOT)) for base in ("manifests", "crds") for path in (ROOT / base).rglob("*.yaml")}
+    assert there - used == set()
+    # Components are there for something: for the clean-up, for a directory that is applied, or for a user to add.
+    assert {path for path in COMPONENTS if path not in used} == {
+        "manifests/argocd/waves",
+        "manifests/components/openrc",
+        "manifests/components/unconfined",
+    }
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_mounts_the_paths_of_its_runtime_and_no_others(cluster: ControlPlane, overlay: str) -> None:
     objects = rendered(cluster, overlay)
     pod = pod_of(objects, "DaemonSet")
-    volumes = {item["name"]: item["hostPath"] for item in pod["volumes"]}
+    volumes = {item["name"]: item["hostPath"] for item in pod["volumes"] if item["name"] != VOLUME}
     assert {path["path"]: path["type"] for path in volumes.values()} == {**OVERLAYS[overlay], **STATE}
     (container,) = pod["containers"]
-    mounts = {item["name"]: item["mountPath"] for item in container["volumeMounts"]}
+    mounts = {item["name"]: item["mountPath"] for item in container["volumeMounts"] if item["name"] != VOLUME}
+    assert len(mounts) == len(container["volumeMounts"]) - 1, "the volume by which the host knows the agent's Pod"
     assert mounts == {name: f"/host{path['path']}" for name, path in volumes.items()}
     assert container["command"] == ["registry-mirror", "agent"]
     assert container["args"] == [
@@ -109,6 +217,7 @@ def test_an_overlay_mounts_the_paths_of_its_runtime_and_no_others(cluster: Contr
         "--host-root=/host",
         f"--bundle-namespace={BUNDLES}",
         "--restore-on-uninstall",
+        "--restore-when-gone=24h",
         f"--runtime={overlay}",
     ]
     assert not pod_of(objects, "Deployment").get("volumes")
@@ -150,19 +259,34 @@ def test_containers_are_confined(cluster: ControlPlane, kind: str) -> None:
         assert not pod.get("hostNetwork")
 
 
+def start(cluster: ControlPlane, kind: str, namespace: str, **changed: Any) -> str:
+    """What the API server says to a Pod of a template in a namespace, as a dry run; empty if it takes the Pod."""
+    spec = {**pod_of(rendered(cluster, "k3s"), kind), "serviceAccountName": "default", **changed}
+    pod = yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec})
+    try:
+        cluster.kubectl("create", f"--namespace={namespace}", "--dry-run=server", "-f", "-", input=pod)
+    except KubectlError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
 def test_only_the_agent_needs_a_privileged_namespace(cluster: ControlPlane, kind: str) -> None:
     # Tried with Pods of the two templates, which Pod Security checks at creation.
-    cluster.kubectl("create", "namespace", "strict", check=False)
-    label = "pod-security.kubernetes.io/enforce=restricted"
-    cluster.kubectl("label", "namespace", "strict", label, "--overwrite")
-    spec = {**pod_of(rendered(cluster, "k3s"), kind), "serviceAccountName": "default"}
-    pod = yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec})
-    cluster.kubectl("create", "serviceaccount", "default", "--namespace=strict", check=False)
-    cluster.kubectl("create", "serviceaccount", "default", f"--namespace={SYSTEM}", check=False)
-    taken = cluster.kubectl("create", "--namespace=strict", "--dry-run=server", "-f", "-", input=pod, check=False)
-    assert bool(taken) == (kind == "Deployment")
-    cluster.kubectl("create", f"--namespace={SYSTEM}", "--dry-run=server", "-f", "-", input=pod)
+    said = start(cluster, kind, "strict", priorityClassName="")
+    assert ('violates PodSecurity "restricted' in said) == (kind == "DaemonSet")
+    assert bool(said) == (kind == "DaemonSet")
+    assert start(cluster, kind, SYSTEM) == ""
+
+
+def test_pods_of_critical_priority_come_with_the_quota_that_some_clusters_want(cluster: ControlPlane) -> None:
+    objects = rendered(cluster, "k3s")
+    found = {kind: pod_of(objects, kind)["priorityClassName"] for kind in ("DaemonSet", "Deployment")}
+    assert found == {"DaemonSet": "system-node-critical", "Deployment": "system-cluster-critical"}
+    assert "insufficient quota to match these scopes" in start(cluster, "Deployment", "strict")
+    # It counts nothing: as many Pods as there are nodes.
+    (quota,) = [body for body in objects if body["kind"] == "ResourceQuota"]
+    assert "hard" not in quota["spec"]
 
 
 CONTROLLER, AGENT = "registry-mirror-controller", "registry-mirror-agent"
@@ -236,17 +360,21 @@ DENIED = [
 
 def decisions(cluster: ControlPlane, account: str, verbs: str, resource: str, namespace: str) -> dict[str, str]:
     """Ask the API server about each verb; gives its answers, yes or no."""
-    name, _, subresource = resource.partition("/")
-    name = name.replace(" ", "/")
-    where = ["--all-namespaces"] if namespace in ("", "*") else [f"--namespace={namespace}"]
+    path, _, name = resource.partition(" ")
+    path, _, subresource = path.partition("/")
+    plural, _, group = path.partition(".")
+    asked = {"group": group, "resource": plural, "subresource": subresource, "name": name}
+    asked["namespace"] = "" if namespace == "*" else namespace
+    review: Object = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+    reviews = [{**review, "spec": {"resourceAttributes": {**asked, "verb": verb}}} for verb in verbs.split()]
     who = f"--as=system:serviceaccount:{SYSTEM}:{account}"
     groups = ["--as-group=system:serviceaccounts", "--as-group=system:authenticated"]
-    more = [f"--subresource={subresource}"] if subresource else []
-    # A denial is exit status 1, as an error is: what it prints tells them apart.
-    return {
-        verb: cluster.kubectl("auth", "can-i", verb, name, *more, *where, who, *groups, check=False).strip()
-        for verb in verbs.split()
-    }
+    shown = "jsonpath={.spec.resourceAttributes.verb} {.status.allowed} "
+    # Without validation, for which kubectl would list CRDs.
+    flags = ("--validate=false", f"--output={shown}", who, *groups)
+    said = cluster.kubectl("create", "-f", "-", *flags, input=yaml.safe_dump_all(reviews)).split()
+    answers = {"true": "yes", "false": "no"}
+    return {verb: answers[allowed] for verb, allowed in zip(said[::2], said[1::2], strict=True)}
 
 
 @pytest.mark.parametrize(("account", "verbs", "resource", "namespace"), ALLOWED)
@@ -260,8 +388,7 @@ def test_a_program_may_do_what_it_needs(
 def test_a_program_may_not_do_more(
     cluster: ControlPlane, account: str, verbs: str, resource: str, namespace: str
 ) -> None:
-    found = decisions(cluster, account, verbs, resource, namespace)
-    assert {verb: answer.split()[0] for verb, answer in found.items()} == dict.fromkeys(verbs.split(), "no")
+    assert decisions(cluster, account, verbs, resource, namespace) == dict.fromkeys(verbs.split(), "no")
 
 
 @pytest.mark.parametrize("account", [CONTROLLER, AGENT])
@@ -299,8 +426,55 @@ def test_every_object_carries_the_labels(cluster: ControlPlane) -> None:
 
 @pytest.mark.parametrize(("namespace", "level"), [(SYSTEM, "privileged"), (BUNDLES, "restricted")])
 def test_namespaces_name_their_pod_security(cluster: ControlPlane, namespace: str, level: str) -> None:
-    path = r"jsonpath={.metadata.labels.pod-security\.kubernetes\.io/enforce}"
-    assert cluster.kubectl("get", "namespace", namespace, "-o", path) == level
+    labels = json.loads(cluster.kubectl("get", "namespace", namespace, "-o", "json"))["metadata"]["labels"]
+    found = {mode: labels.get(f"pod-security.kubernetes.io/{mode}") for mode in ("enforce", "audit", "warn")}
+    assert found == dict.fromkeys(found, level)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_only_pods_that_ask_for_it_have_a_token(cluster: ControlPlane, kind: str) -> None:
+    objects = rendered(cluster, "k3s")
+    accounts = {body["metadata"]["name"]: body for body in objects if body["kind"] == "ServiceAccount"}
+    pod = pod_of(objects, kind)
+    assert accounts[pod["serviceAccountName"]]["automountServiceAccountToken"] is False
+    assert pod["automountServiceAccountToken"] is True
+    assert pod["enableServiceLinks"] is False
+
+
+def test_only_the_port_for_prometheus_is_open(cluster: ControlPlane) -> None:
+    objects = rendered(cluster, "k3s")
+    (deployment,) = [body for body in objects if body["kind"] == "Deployment"]
+    policies = {body["metadata"]["namespace"]: body["spec"] for body in objects if body["kind"] == "NetworkPolicy"}
+    assert policies.keys() == {SYSTEM, BUNDLES}
+    assert policies[BUNDLES] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    policy = policies[SYSTEM]
+    assert policy["podSelector"] == deployment["spec"]["selector"]
+    assert policy["policyTypes"] == ["Ingress"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    assert policy["ingress"] == [{"ports": [{"port": port["name"], "protocol": "TCP"}]}]
+    assert f"--http-address=0.0.0.0:{port['containerPort']}" in container["args"]
+
+
+def test_the_egress_policy_of_the_page_is_one_for_the_controller(cluster: ControlPlane) -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    (policy,) = [
+        body
+        for block in re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        for body in yaml.safe_load_all(block)
+        if body.get("kind") == "NetworkPolicy"
+    ]
+    (deployment,) = [body for body in rendered(cluster, "k3s") if body["kind"] == "Deployment"]
+    assert policy["spec"]["podSelector"] == deployment["spec"]["selector"]
+    assert policy["metadata"]["namespace"] == SYSTEM
+    cluster.kubectl("create", "--dry-run=server", "-f", "-", input=yaml.safe_dump(policy))
+
+
+def test_a_version_that_ends_soon_after_its_start_goes_no_further(cluster: ControlPlane) -> None:
+    (body,) = [body for body in rendered(cluster, "k3s") if body["kind"] == "DaemonSet"]
+    assert body["spec"]["minReadySeconds"] == 10
+    assert body["spec"]["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}
+    assert body["spec"]["template"]["spec"]["tolerations"] == [{"operator": "Exists"}]
 
 
 def test_one_controller_of_two_stays_whatever_is_drained_or_updated(cluster: ControlPlane) -> None:
@@ -316,5 +490,8 @@ def test_one_controller_of_two_stays_whatever_is_drained_or_updated(cluster: Con
     names = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in pod["spec"]["containers"][0]["env"]}
     assert names["POD_NAME"] == "metadata.name"
     assert pod["spec"]["tolerations"] == [
-        {"key": "registrymirror.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}
+        {"key": "registrymirror.io/not-ready", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"},
+        {"key": "node-role.kubernetes.io/etcd", "operator": "Exists"},
+        {"key": "CriticalAddonsOnly", "operator": "Exists"},
     ]

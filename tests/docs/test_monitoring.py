@@ -110,6 +110,19 @@ def test_every_alert_is_documented_with_its_severity() -> None:
     assert documented == {name: rule["labels"]["severity"] for name, rule in RULES.items()}
 
 
+def test_every_alert_has_a_runbook_that_says_more_than_the_alert() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    sections = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == list(RULES)
+    for name, rule in RULES.items():
+        assert rule["annotations"]["runbook_url"] == f"docs/monitoring.md#{name.lower()}"
+        assert len(sections[name].split()) > 30, name
+        for page, _, anchor in re.findall(r"\]\(((\w+\.md)?#([\w-]+))\)", sections[name]):
+            file = page.partition("#")[0] or "monitoring.md"
+            headings = re.findall(r"^#+ (.*)$", (ROOT / "docs" / file).read_text(), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, page
+
+
 def test_reasons_in_queries_are_documented() -> None:
     documented = (ROOT / "docs" / "conditions.md").read_text()
     reasons = {

@@ -348,9 +348,9 @@ def in_a_pod(node: Node, pod: dict[str, Any]) -> list[str]:
     its directories of the host at their places and its capabilities.
     """
     (container,) = pod["initContainers"]
-    volumes = {item["name"]: item["hostPath"]["path"] for item in pod["volumes"]}
+    volumes = {item["name"]: item["hostPath"]["path"] for item in pod["volumes"] if "hostPath" in item}
     script = ["mkdir -p /host", "mount -t tmpfs tmpfs /host"]
-    for mount in container["volumeMounts"]:
+    for mount in (item for item in container["volumeMounts"] if item["name"] in volumes):
         source, target = volumes[mount["name"]], mount["mountPath"]
         script += [f"mkdir -p {source} {target}", f"mount --bind {source} {target}"]
         script += [f"mount -o remount,bind,ro {target}"] if mount.get("readOnly") else []

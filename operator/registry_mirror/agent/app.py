@@ -36,12 +36,14 @@ _BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``resync`` is how often, in seconds, the files are compared with what they should be without being asked;
-    ``confined``: the agent does not work where the API server lets it speak for other nodes.
+    ``confined``: the agent does not work where the API server lets it speak for other nodes. The host puts back by
+    itself what was there before us when it has seen no agent for ``restore_when_gone`` seconds; 0: never.
     """
 
     node_name: str
     resync: float = 30.0
     confined: bool = True
+    restore_when_gone: float = 0
 
 
 class Agent:

@@ -46,6 +46,10 @@ def _nobody(_writing: bool) -> bool:
     return False
 
 
+def _nothing(_state: State, _changes: list[edits.Change]) -> None:
+    pass
+
+
 def apply(
     host: Host,
     state: State,
@@ -53,12 +57,14 @@ def apply(
     facts: RuntimeFacts,
     repair: Callable[[str], bool] = _always,
     readers: Callable[[bool], bool] = _nobody,
+    begun: Callable[[State, list[edits.Change]], None] = _nothing,
 ) -> tuple[State, Outcome]:
     """Make the node's files equal to the bundle; gives the record as saved, and what was done.
 
     ``repair`` is asked for each path that somebody else has changed since it was written. ``readers`` is told whether
     something is written now, and says whether a pull may still be at what was there before: then TLS files that are
-    not wanted any more stay until another pass. Does nothing at all when nothing differs. Raises InvalidError for a
+    not wanted any more stay until another pass. ``begun`` is told the record, as saved, and the changes to files of the
+    node before the first file is written. Does nothing at all when nothing differs. Raises InvalidError for a
     bundle that must not be applied (nothing is touched then) and HostError; after a HostError the same call goes on
     where it stopped.
     """
@@ -73,6 +79,7 @@ def apply(
         for path in {*state.originals, *bundle.paths}:
             host.clean(path)
     state = _begin(host, _prepared(host, state, bundle, facts, work), bundle)
+    begun(state, work.changes)
     write_all(host, work.files)
     for change in work.changes:
         host.stage(change.path, change.content, change.mode, change.owner).commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from msgspec.structs import replace
 
@@ -13,6 +14,7 @@ from ..api.models import RuntimeFacts, RuntimeName
 from ..kube.clock import now
 from ..kube.resources import LEASE_NAMESPACE, LEASES
 from ..kube.rest import Rest
+from .absence import Absence, Periodic
 from .app import Agent, Settings
 from .clock import BootClock
 from .cri import Runtime, RuntimeAnswerError
@@ -55,7 +57,7 @@ def agent(rest: Rest, host: Host, root: Path, runtime: RuntimeName | None, names
         return str(spec.get("renewTime", "")) if isinstance(spec, dict) else ""
 
     node = Node(
-        engine(host, root, runtime, service, beat),
+        engine(host, root, runtime, service, beat, Absence(host, _periodic(service), settings.restore_when_gone)),
         rest,
         namespace,
         Prober(Probe(Contexts(root)), look),
@@ -80,7 +82,13 @@ def local_node(host: Host, root: Path, runtime: RuntimeName | None) -> LocalNode
                 versions.append(Runtime(root / live.socket.lstrip("/")).health().version)
         return replace(facts, containerd_version="".join(versions)), live
 
-    return LocalNode(host, engine(host, root, runtime, service, None), look)
+    absence = Absence(host, _periodic(service), None)
+    return LocalNode(host, engine(host, root, runtime, service, None, absence), look, absence)
+
+
+def _periodic(service: Service | None) -> Periodic | None:
+    """Give a service manager that runs something again and again; OpenRC has no timers."""
+    return cast(Periodic, service) if service is not None and service.kind == "systemd" else None
 
 
 def proxies_of(done: Pass, host: Host) -> Proxies:
@@ -95,12 +103,17 @@ def proxies_of(done: Pass, host: Host) -> Proxies:
 
 
 def engine(
-    host: Host, root: Path, runtime: RuntimeName | None, service: Service | None, beat: Callable[[], str] | None
+    host: Host,
+    root: Path,
+    runtime: RuntimeName | None,
+    service: Service | None,
+    beat: Callable[[], str] | None,
+    absence: Absence | None = None,
 ) -> Engine:
     """Give the engine for the node whose file system is at ``root``.
 
-    Takes the runtime (None: find it), the host's service manager if it has one, and what gives the time of the node's
-    last heartbeat (None without a cluster).
+    Takes the runtime (None: find it), the host's service manager if it has one, what gives the time of the node's last
+    heartbeat (None without a cluster), and what the host keeps for when no agent is left.
     """
     clock = BootClock()
 
@@ -113,4 +126,4 @@ def engine(
     def started(name: str) -> Started | None:
         return service.unit(name) if service is not None else None
 
-    return Engine(host, runtime, clock, tools, lambda: inspect(root, _PROC, runtime), started)
+    return Engine(host, runtime, clock, tools, lambda: inspect(root, _PROC, runtime), started, absence)

@@ -13,10 +13,12 @@ from ..api.errors import FieldError, InvalidError, ProblemError, WaitingError
 from ..api.models import RuntimeFacts, RuntimeName
 from ..core.bundle import Bundle
 from . import state as memory
+from .absence import Absence
 from .apply import Outcome, apply, runtime_started, waiting_for_restart
 from .clock import Clock
 from .detect import find
 from .drift import Repairs
+from .edits import Change
 from .environment import Asked, Started
 from .host import Host
 from .live import SOCKETS, Live
@@ -74,15 +76,18 @@ class Engine:
         tools: Callable[[RuntimeFacts, str], Tools | None],
         look: Callable[[], tuple[Live, ...]],
         started: Callable[[str], Started | None],
+        absence: Absence | None = None,
     ) -> None:
         """Take the host's files, the runtime (None: find it), a clock, what gives the means to restart the runtime with
-        a socket (None where there are none), what tells which runtimes are alive, and how a service is started.
+        a socket (None where there are none), what tells which runtimes are alive, how a service is started, and what
+        the host keeps for when no agent is left.
         """
         self._host = host
         self._runtime = runtime
         self._tools = tools
         self._look = look
         self._started = started
+        self._absence = absence
         self._repairs = Repairs(clock.seconds)
         self._clock = clock
         self._wrote_at: float | None = None
@@ -94,6 +99,8 @@ class Engine:
         done = Pass(services=Asked(self._started))
         try:
             state = memory.load(self._host)
+            if self._absence is not None:
+                state = self._absence.returned(state)
             earlier = self._facts or order.earlier
             done.facts, done.live = find(self._host, self._look(), self._runtime, state, done.services, earlier)
             self._facts = done.facts
@@ -106,6 +113,8 @@ class Engine:
             done.bundle = order.fetch()
             if done.bundle is not None:
                 self._apply(done, order, done.bundle)
+            if self._absence is not None:
+                self._absence.settle(done.state, done.facts)
         except ProblemError as error:
             done.problem = error
         return done
@@ -187,12 +196,17 @@ class Engine:
             done.facts,
             lambda path: not order.keep_drift and self._repairs.allow(path),
             self._readers,
+            lambda state, changes: self._begun(state, done, changes),
         )
         self._repairs.note(done.outcome.repaired)
         self._forgive(done)
         # k0s restarts its containerd by itself (k0s pkg/component/worker/containerd, watchDropinConfigs).
         if waiting_for_restart(done.state) and order.restart_allowed and done.facts.name != "k0s":
             self._restart(done, order)
+
+    def _begun(self, state: State, done: Pass, changes: list[Change]) -> None:
+        if self._absence is not None and done.facts is not None:
+            self._absence.keep(state, done.facts, changes)
 
     def _forgive(self, done: Pass) -> None:
         """Forget a restart that failed once the node works with another revision: whoever asks for the first one again

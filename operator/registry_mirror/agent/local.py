@@ -13,6 +13,7 @@ from ..core.bundle import Bundle
 from ..core.layout import layout
 from ..core.masked import diff
 from . import edits, state as memory
+from .absence import Absence
 from .apply import check, runtime_started, waiting_for_restart
 from .engine import Engine, Order, Pass
 from .host import Host, HostFile
@@ -57,14 +58,16 @@ class LocalNode:
         host: Host,
         engine: Engine,
         find: Callable[[memory.State], Found],
+        absence: Absence,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Take the host's files, the engine that changes them, and what finds the runtime without changing anything
-        (given the record; raises ProblemError).
+        """Take the host's files, the engine that changes them, what finds the runtime without changing anything (given
+        the record; raises ProblemError), and what an agent may have left for when it is gone.
         """
         self._host = host
         self._engine = engine
         self._find = find
+        self._absence = absence
         self._sleep = sleep
 
     def facts(self) -> RuntimeFacts:
@@ -105,6 +108,7 @@ class LocalNode:
         else:
             result = self.apply(self.nothing(), restart=restart, deadline=deadline, report=report)
         if not result.waiting:
+            self._absence.forget()
             memory.remove(self._host)
         return result
 

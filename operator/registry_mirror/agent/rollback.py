@@ -95,16 +95,25 @@ def clear(host: Host) -> None:
 def script(items: Iterable[Restore], unit: str, kind: Kind) -> str:
     """Give the text of the script.
 
+    Files come back before the runtime is restarted; see ``steps``.
+    """
+    restart = _RESTART[kind].format(unit=shlex.quote(unit))
+    before = f"systemctl reset-failed {shlex.quote(unit)} 2>/dev/null" if kind == "systemd" else ":"
+    body = "\n".join(f"    {line}" for line in (*steps(items), before, restart))
+    # In a function: a shell reads its file as it goes, and then it is read whole before anything is done.
+    return f"{_HEAD}\nroll_back() {{\n{body}\n}}\n{_TAIL}"
+
+
+def steps(items: Iterable[Restore]) -> list[str]:
+    """Give the calls of what ``FUNCTIONS`` has that put back each of these.
+
     Files come back first, those that others name before these; then what is not to be there goes, the other way round.
     """
     ordered = sorted(items, key=lambda item: not item.path.endswith(_NAMED_BY_OTHERS))
-    steps = [_put(item) for item in ordered if item.copy]
-    steps += [_remove(item) for item in reversed(ordered) if not item.copy]
-    restart = _RESTART[kind].format(unit=shlex.quote(unit))
-    before = f"systemctl reset-failed {shlex.quote(unit)} 2>/dev/null" if kind == "systemd" else ":"
-    body = "\n".join(f"    {line}" for line in (*steps, before, restart))
-    # In a function: a shell reads its file as it goes, and then it is read whole before anything is done.
-    return f"{_HEAD}\nroll_back() {{\n{body}\n}}\n{_TAIL}"
+    return [
+        *(_put(item) for item in ordered if item.copy),
+        *(_remove(item) for item in reversed(ordered) if not item.copy),
+    ]
 
 
 def _put(item: Restore) -> str:
@@ -112,23 +121,24 @@ def _put(item: Restore) -> str:
     words = [item.copy, item.path, f"{folder}/{temporary(item.path)}", f"{item.mode:o}", f"{item.uid}:{item.gid}"]
     if name_of(item.path) == _HOSTS:
         words.append(_away(folder))
-    return _call("put", *words)
+    return call("put", *words)
 
 
 def _remove(item: Restore) -> str:
     folder = os.path.dirname(item.path)
     if not item.with_directory:
-        return _call("drop", item.path)
+        return call("drop", item.path)
     if name_of(item.path) == _HOSTS:
-        return _call("take", item.path, f"{folder}/{temporary(item.path)}", _away(folder))
-    return f"{_call('drop', item.path)}; rmdir {shlex.quote(folder)} 2>/dev/null"
+        return call("take", item.path, f"{folder}/{temporary(item.path)}", _away(folder))
+    return f"{call('drop', item.path)}; rmdir {shlex.quote(folder)} 2>/dev/null"
 
 
 def _away(folder: str) -> str:
     return f"{os.path.dirname(folder)}/{temporary(folder)}"
 
 
-def _call(function: str, *words: str) -> str:
+def call(function: str, *words: str) -> str:
+    """Give a call of a function, or a program, with those words as they are."""
     return " ".join((function, *map(shlex.quote, words)))
 
 
@@ -140,6 +150,79 @@ _RESTART: dict[Kind, str] = {
     "openrc": "again 30 openrc {unit}",
 }
 
+# What it could not do, it says in the file `skipped` of the directory in which it runs.
+FUNCTIONS = """\
+skip() { # SENTENCE
+    echo "$1" >&2
+    echo "$1" >>skipped
+}
+
+plain() { # PATH: no component of it is a symbolic link, which could lead anywhere
+    at=
+    rest=${1#/}/
+    while [ -n "$rest" ]; do
+        at=$at/${rest%%/*}
+        rest=${rest#*/}
+        [ ! -L "$at" ] || return 1
+    done
+    [ ! -e "$1" ] || [ -f "$1" ]
+}
+
+write() { # COPY TEMPORARY MODE OWNER
+    rm -f "$2"
+    cp "$1" "$2" && chmod "$3" "$2" && chown "$4" "$2" && { sync "$2" || :; }
+}
+
+put() { # COPY PATH TEMPORARY MODE OWNER [DIRECTORY TO BE]
+    plain "$2" || { skip "$2: not put back: it, or a directory in it, is a link or no file"; return; }
+    folder=${2%/*}
+    if [ $# -lt 6 ] || [ -d "$folder" ]; then
+        (umask 022; mkdir -p "$folder")
+        write "$1" "$3" "$4" "$5" && mv -f "$3" "$2" && { sync "$folder" || :; } && return
+        rm -f "$3"
+    else
+        # A directory of a registry is never to be seen without its file.
+        file=${2##*/}
+        (umask 022; mkdir -p "${folder%/*}")
+        rm -f "$6/$file"
+        rmdir "$6" 2>/dev/null
+        mkdir "$6" && write "$1" "$6/$file" "$4" "$5" && mv "$6" "$folder" && { sync "${folder%/*}" || :; }
+        # Somebody else has made it meanwhile.
+        away=$folder/${6##*/}
+        [ ! -d "$away" ] || { mv -f "$away/$file" "$2"; rmdir "$away"; }
+        [ ! -f "$2" ] || return
+        rm -f "$6/$file"
+        rmdir "$6" 2>/dev/null
+    fi
+    skip "$2: not put back: its copy is gone, or the disk is full or read-only"
+}
+
+drop() { # PATH
+    plain "$1" || { skip "$1: not removed: it, or a directory in it, is a link or no file"; return; }
+    rm -f "$1" || skip "$1: not removed"
+}
+
+take() { # PATH TEMPORARY AWAY: with its directory, which is never to be seen without its file
+    plain "$1" || { skip "$1: not removed: it, or a directory in it, is a link or no file"; return; }
+    folder=${1%/*}
+    if [ -d "$3" ] && [ ! -L "$3" ]; then
+        rm -f "$3/${1##*/}" "$3/${2##*/}"
+        rmdir "$3"
+    fi
+    [ -d "$folder" ] || return
+    rm -f "$2"
+    if [ "$(ls -A "$folder")" != "${1##*/}" ]; then
+        drop "$1"
+        rmdir "$folder" 2>/dev/null
+    elif mv "$folder" "$3"; then
+        rm -f "$3/${1##*/}"
+        rmdir "$3" || mv "$3" "$folder"
+    else
+        skip "$1: not removed"
+    fi
+}
+"""
+
 _HEAD = f"""#!/bin/sh
 # Written by the agent of registry-mirror-operator before it restarts the container runtime.
 set -u
@@ -148,76 +231,7 @@ PATH=${{PATH:+$PATH:}}/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 cd {_FOLDER} || exit 0
 
-skip() {{ # SENTENCE
-    echo "$1" >&2
-    echo "$1" >>{_SKIPPED}
-}}
-
-plain() {{ # PATH: no component of it is a symbolic link, which could lead anywhere
-    at=
-    rest=${{1#/}}/
-    while [ -n "$rest" ]; do
-        at=$at/${{rest%%/*}}
-        rest=${{rest#*/}}
-        [ ! -L "$at" ] || return 1
-    done
-    [ ! -e "$1" ] || [ -f "$1" ]
-}}
-
-write() {{ # COPY TEMPORARY MODE OWNER
-    rm -f "$2"
-    cp "$1" "$2" && chmod "$3" "$2" && chown "$4" "$2" && {{ sync "$2" || :; }}
-}}
-
-put() {{ # COPY PATH TEMPORARY MODE OWNER [DIRECTORY TO BE]
-    plain "$2" || {{ skip "$2: not put back: it, or a directory in it, is a link or no file"; return; }}
-    folder=${{2%/*}}
-    if [ $# -lt 6 ] || [ -d "$folder" ]; then
-        (umask 022; mkdir -p "$folder")
-        write "$1" "$3" "$4" "$5" && mv -f "$3" "$2" && {{ sync "$folder" || :; }} && return
-        rm -f "$3"
-    else
-        # A directory of a registry is never to be seen without its file.
-        file=${{2##*/}}
-        (umask 022; mkdir -p "${{folder%/*}}")
-        rm -f "$6/$file"
-        rmdir "$6" 2>/dev/null
-        mkdir "$6" && write "$1" "$6/$file" "$4" "$5" && mv "$6" "$folder" && {{ sync "${{folder%/*}}" || :; }}
-        # Somebody else has made it meanwhile.
-        away=$folder/${{6##*/}}
-        [ ! -d "$away" ] || {{ mv -f "$away/$file" "$2"; rmdir "$away"; }}
-        [ ! -f "$2" ] || return
-        rm -f "$6/$file"
-        rmdir "$6" 2>/dev/null
-    fi
-    skip "$2: not put back: its copy is gone, or the disk is full or read-only"
-}}
-
-drop() {{ # PATH
-    plain "$1" || {{ skip "$1: not removed: it, or a directory in it, is a link or no file"; return; }}
-    rm -f "$1" || skip "$1: not removed"
-}}
-
-take() {{ # PATH TEMPORARY AWAY: with its directory, which is never to be seen without its file
-    plain "$1" || {{ skip "$1: not removed: it, or a directory in it, is a link or no file"; return; }}
-    folder=${{1%/*}}
-    if [ -d "$3" ] && [ ! -L "$3" ]; then
-        rm -f "$3/${{1##*/}}" "$3/${{2##*/}}"
-        rmdir "$3"
-    fi
-    [ -d "$folder" ] || return
-    rm -f "$2"
-    if [ "$(ls -A "$folder")" != "${{1##*/}}" ]; then
-        drop "$1"
-        rmdir "$folder" 2>/dev/null
-    elif mv "$folder" "$3"; then
-        rm -f "$3/${{1##*/}}"
-        rmdir "$3" || mv "$3" "$folder"
-    else
-        skip "$1: not removed"
-    fi
-}}
-
+{FUNCTIONS}
 again() {{ # TIMES COMMAND: tried more than once, because there is nobody else to do it
     tries=$1
     shift

@@ -293,7 +293,7 @@ def _above(path: str) -> list[str]:
 
 def remove(host: Host) -> None:
     """Remove all that the agent remembers: for the end, when nothing of ours is left. Raises HostError."""
-    for folder in (f"{DIRECTORY}/restart", f"{DIRECTORY}/boot", _ORIGINALS, GOOD, DIRECTORY):
+    for folder in (f"{DIRECTORY}/absence", f"{DIRECTORY}/restart", f"{DIRECTORY}/boot", _ORIGINALS, GOOD, DIRECTORY):
         for name in host.names(folder, unfinished=True):
             host.remove(f"{folder}/{name}", with_directory=False)
         host.remove_empty(folder)

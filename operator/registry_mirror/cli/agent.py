@@ -11,6 +11,7 @@ import click
 
 from ..api.models import RuntimeName
 from ..kube.resources import BUNDLE_NAMESPACE
+from .local import seconds
 from .main import EXIT_CODES, log_level_option
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,14 @@ _PATIENCE = 15.0  # for an uninstall to show: a quarter of the Pod's termination
     is_flag=True,
     help="When told to end, look whether the operator is being uninstalled, and put back what was there before.",
 )
+@click.option(
+    "--restore-when-gone",
+    default="0s",
+    show_default=True,
+    metavar="DURATION",
+    callback=seconds,
+    help="Have systemd put back what was there before once the Pod and, for so long, the agent are gone. 0s: never.",
+)
 @log_level_option
 def command(
     node_name: str,
@@ -63,6 +72,7 @@ def command(
     resync: float,
     node_confinement: str,
     restore_on_uninstall: bool,
+    restore_when_gone: float,
     log_level: str,
 ) -> None:
     """Run the node agent until it is told to stop.
@@ -82,7 +92,12 @@ def command(
     rest = Rest(connection(os.environ))
     wanted: RuntimeName | None = None if runtime == "auto" else runtime  # type: ignore[assignment]  # click checked it
     host = Host(host_root)
-    settings = Settings(node_name=node_name, resync=resync, confined=node_confinement == "require")
+    settings = Settings(
+        node_name=node_name,
+        resync=resync,
+        confined=node_confinement == "require",
+        restore_when_gone=restore_when_gone,
+    )
     running = agent(rest, host, host_root, wanted, bundle_namespace, settings)
     with host.alone(LOCK, lambda: _log.warning("another agent works on this node: waiting for it to end")):
         running.install_signal_handlers()

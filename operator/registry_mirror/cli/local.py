@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _DEADLINE = "120s"
 
 
-def _seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+def seconds(ctx: click.Context, parameter: click.Parameter, value: str) -> float:
+    """Take a duration as an option's value. Raises BadParameter."""
     problem = grammar.duration_problem(value)
     if problem:
         raise click.BadParameter(f"{value!r}: {problem}")
@@ -61,7 +62,7 @@ _OPTIONS = (
         default=_DEADLINE,
         show_default=True,
         metavar="DURATION",
-        callback=_seconds,
+        callback=seconds,
         help="How long the runtime has to return after a restart.",
     ),
     click.option("--dry-run", is_flag=True, help="Print what would change, and whether it takes a restart."),

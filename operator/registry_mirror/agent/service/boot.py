@@ -12,7 +12,7 @@ from ..host import Host
 from ..state import DIRECTORY
 
 _FOLDER = f"{DIRECTORY}/boot"
-_UNITS = "/etc/systemd/system"
+UNITS = "/etc/systemd/system"
 # For the agent to come up and see the start through before the host goes back by itself.
 _MORE = 120.0
 
@@ -44,12 +44,12 @@ ExecStartPost=/bin/sh -c {forget}
 
 def keep(host: Host, name: str, after: float, argv: tuple[str, ...]) -> str:
     """Write the units of that name; gives what the host's shell has to do with them. Raises HostError."""
-    command = " ".join(map(_quoted, argv))
-    service = _SERVICE.format(script=argv[-1], command=command, forget=_quoted(forget(name)))
+    command = " ".join(map(quoted, argv))
+    service = _SERVICE.format(script=argv[-1], command=command, forget=quoted(forget(name)))
     host.stage(f"{_FOLDER}/{name}-boot.service", service.encode(), 0o644).commit()
     host.stage(f"{_FOLDER}/{name}-boot.timer", _TIMER.format(after=after + _MORE).encode(), 0o644).commit()
     files = shlex.join(f"{_FOLDER}/{name}-boot.{kind}" for kind in ("service", "timer"))
-    return f"cp {files} {_UNITS}/ && sync && systemctl enable --quiet --no-reload {shlex.quote(f'{name}-boot.timer')}"
+    return f"cp {files} {UNITS}/ && sync && systemctl enable --quiet --no-reload {shlex.quote(f'{name}-boot.timer')}"
 
 
 def kept(host: Host, name: str) -> bool:
@@ -65,13 +65,13 @@ def forget(name: str) -> str:
     timer, service = (shlex.quote(f"{name}-boot.{kind}") for kind in ("timer", "service"))
     return (
         f"systemctl disable --quiet --no-reload --now {timer}\n"
-        f"rm -f {_UNITS}/{timer} {_UNITS}/{service} {_FOLDER}/{timer} {_FOLDER}/{service}\n"
+        f"rm -f {UNITS}/{timer} {UNITS}/{service} {_FOLDER}/{timer} {_FOLDER}/{service}\n"
         f"rmdir {_FOLDER}\n"
     )
 
 
-def _quoted(word: str) -> str:
-    """As a unit file has it (systemd.service(5), Command lines)."""
+def quoted(word: str) -> str:
+    """Give a word as a unit file has it (systemd.service(5), Command lines)."""
     plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     plain = plain.replace("\n", "\\n")
     return f'"{plain}"'

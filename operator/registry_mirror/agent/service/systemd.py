@@ -154,6 +154,11 @@ class Systemd:
             if boot.kept(Host(self._root), name):
                 self._run(bus, f"{name}-boot", boot.forget(name))
 
+    def shell(self, name: str, script: str) -> None:
+        """Have the host's shell do something, and wait for its end. Raises ServiceError."""
+        with self._bus() as bus:
+            self._run(bus, name, script)
+
     def _run(self, bus: Bus, name: str, script: str) -> None:
         """Have the host's shell do something, and wait for its end. Raises ServiceError."""
         unit = f"{name}-files.service"
