@@ -40,6 +40,7 @@ bench: $(STAMP) tools  ## Measure rendering, pulls amid changes, and the agent (
 
 scale: $(STAMP)  ## Measure one change to 100 and 1,000 nodes, and prove rollouts there; see docs/benchmarks.md.
 	@$(BIN)/python -m tests.harness build control-plane >/dev/null
+	@HISTORY=all $(BIN)/python -m pytest -q tests/apiserver/test_history.py
 	@$(BIN)/python -m tests.benchmarks.scale
 
 lint: $(STAMP)  ## Run the linters, the type checker and the import contract.
