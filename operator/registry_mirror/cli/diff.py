@@ -24,7 +24,7 @@ from ..kube.resources import CONFIG_MAPS, MIRRORS, SECRETS, SYSTEM_NAMESPACE, Re
 from .changes import MEANING
 from .documents import Loaded, files_option, load
 from .local import show
-from .options import cluster_options, with_options
+from .options import cluster_options, output_option, with_options
 from .screen import safe
 from .unread import stand_in
 
@@ -50,14 +50,7 @@ _NEWEST = str(2**62)  # a resourceVersion, so that what is given replaces what w
     show_default=True,
     help="The namespace of the Secrets and ConfigMaps: that of the operator.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json", "yaml"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
+@output_option()
 @with_options(*cluster_options)
 def command(files: tuple[str, ...], namespace: str, output: str, kubeconfig: str, context: str) -> None:
     """Show what `kubectl apply` of these documents would change on which nodes, and whether that takes a restart.

@@ -6,13 +6,14 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
 import msgspec
 
 from ..api import grammar
 from ..api.models import RuntimeName
+from .options import output_option, with_options
 
 if TYPE_CHECKING:
     from ..agent.local import LocalNode
@@ -66,22 +67,11 @@ _OPTIONS = (
         help="How long the runtime has to return after a restart.",
     ),
     click.option("--dry-run", is_flag=True, help="Print what would change, and whether it takes a restart."),
-    click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["text", "json", "yaml"]),
-        default="text",
-        show_default=True,
-        help="For people, or for programs.",
-    ),
+    output_option(),
 )
 
 
-def local_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that the commands for one node share."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+local_options = with_options(*_OPTIONS)
 
 
 @contextlib.contextmanager

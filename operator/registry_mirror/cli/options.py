@@ -1,4 +1,4 @@
-"""Options of the commands that look at a cluster; what uses them is imported only then."""
+"""Options that commands share; what uses them is imported only then."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ cluster_options = (
     ),
     click.option("--context", default="", metavar="NAME", help="The context of the kubeconfig."),
 )
+
+
+def output_option(text: str = "For people, or for programs.") -> Callable[[Any], Any]:
+    """Give the option that chooses between text, JSON and YAML. Takes what its help says."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json", "yaml"]),
+        default="text",
+        show_default=True,
+        help=text,
+    )
 
 
 def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -19,6 +19,7 @@ from .changes import show_changes
 from .documents import files_option, labels_of, labels_option, load, rendered
 from .k3s_options import file_options, started_facts, started_options
 from .main import EXIT_CODES
+from .options import output_option
 
 
 @click.command("render", epilog=EXIT_CODES)
@@ -45,14 +46,7 @@ from .main import EXIT_CODES
     metavar="FILE",
     help="Print what differs from what these documents render to, and whether it takes a restart. May be repeated.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json", "yaml"]),
-    default="text",
-    show_default=True,
-    help="How to print the files: as they are, or as a list of path, mode and content or settings.",
-)
+@output_option("How to print the files: as they are, or as a list of path, mode and content or settings.")
 def command(
     files: tuple[str, ...],
     runtime: str,

@@ -18,7 +18,7 @@ from ..api.errors import ProblemError
 from ..core.node_groups import shown
 from ..core.overview import Leader, Overview, Seen, overview
 from ..core.select import matches
-from .options import cluster_options, with_options
+from .options import cluster_options, output_option, with_options
 from .screen import safe, seconds
 from .status_view import one, whole
 
@@ -45,14 +45,7 @@ _LEASE_SLACK = 30.0  # between the clocks of this machine and of the cluster
     is_flag=True,
     help="Look again every two seconds (less often if there is much), and show what changes.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json", "yaml"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs; one line or document a change with --watch.",
-)
+@output_option("For people, or for programs; one line or document a change with --watch.")
 @with_options(*cluster_options)
 def command(name: str, watch: bool, output: str, kubeconfig: str, context: str) -> None:
     """Show mirrors, nodes, rollout and endpoints of a cluster, or of the RegistryMirror NAME alone.

@@ -12,7 +12,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -24,13 +23,13 @@ from . import Kind, Unit, enter
 from .errors import ServiceError, plain
 from .openrc_later import AGAIN, Later
 from .openrc_units import Records
+from .waiting import until
 
 TIMEOUT = 20.0
 _HOST = Path("/proc/1/root")
 _PROC = Path("/proc")
 _SUFFIX = ".service"
 _SETTLE = 2.0
-_POLL = 0.05
 _TAIL = 128 * 1024
 _MAX_LINES = 200
 _MAX_LINE = 300
@@ -98,7 +97,7 @@ class OpenRC:
 
     def _schedule(self, name: str, after: float, argv: tuple[str, ...]) -> None:
         self._start(self._read(lambda: self._later.prepare(name, after, argv, again=self._again)))
-        if not _until(lambda: self.scheduled(name) or self._has_begun(name), _SETTLE):
+        if not until(lambda: self.scheduled(name) or self._has_begun(name), _SETTLE):
             raise ServiceError("ServiceManagerFailed", f"{name}: what was started on the host has ended")
 
     def _has_begun(self, name: str) -> bool:
@@ -119,12 +118,12 @@ class OpenRC:
         if not self._read(lambda: self._later.hurry(name)):
             self._read(lambda: self._later.disarm(name))  # of shells that are gone
             self._schedule(name, 0, argv)
-        _until(lambda: self._has_begun(name), _SETTLE)
+        until(lambda: self._has_begun(name), _SETTLE)
 
     def cancel(self, name: str) -> None:
         """Have that not run any more. Raises ServiceError, also if it is running already: then it is left to end."""
         self._read(lambda: self._later.disarm(name))
-        if not _until(lambda: not self.running(name), _SETTLE):
+        if not until(lambda: not self.running(name), _SETTLE):
             raise ServiceError("ServiceManagerFailed", f"{name} is running already; it is left to end")
         self._read(lambda: self._later.clear(name))
 
@@ -204,12 +203,3 @@ def _moment(line: str) -> int | None:
         return int(datetime.fromisoformat(match[0]).timestamp() * 1_000_000) if match is not None else None
     except ValueError:
         return None
-
-
-def _until(check: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL)
-    return True

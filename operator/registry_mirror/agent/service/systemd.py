@@ -18,6 +18,7 @@ from ..state import DIRECTORY
 from . import Kind, Unit, boot
 from .bus import NO_SUCH_UNIT, UNIT_EXISTS, UNKNOWN_PROPERTIES, Bus, RefusedError
 from .errors import ServiceError, plain
+from .waiting import POLL, until
 
 # The second is systemd's own, without a bus (and only for root), for hosts without D-Bus.
 SOCKETS = (("run/dbus/system_bus_socket", True), ("run/systemd/private", False))
@@ -32,7 +33,6 @@ _RUNNING = ("active", "activating", "deactivating", "reloading", "refreshing")
 _LIMIT = 300  # of what is scheduled, in seconds
 _AGAIN = 30.0  # after which it is run again unless it ended with 0, in seconds
 _SETTLE = 2.0
-_POLL = 0.05
 _SECOND = 1_000_000
 
 _LOG = f"{DIRECTORY}/restart/log"
@@ -164,7 +164,7 @@ class Systemd:
         unit = f"{name}-files.service"
         service = (*_service(f"registry-mirror: {name}", _LOG_LIMIT), _commands(("/bin/sh", "-c", script)))
         _ask(f"run {name}", lambda: _start(bus, unit, service, ()))
-        _until(lambda: _active(bus, unit) not in _RUNNING, _LOG_LIMIT + _SETTLE)
+        until(lambda: _active(bus, unit) not in _RUNNING, _LOG_LIMIT + _SETTLE)
 
     def _cancel(self, bus: Bus, name: str) -> None:
         try:
@@ -173,7 +173,7 @@ class Systemd:
             if error.name != NO_SUCH_UNIT:
                 raise _refused(f"cancel {name}", error) from None
         timer, service = f"{name}.timer", f"{name}.service"
-        if not _until(lambda: _active(bus, timer) != "active" and _active(bus, service) not in _RUNNING, _SETTLE):
+        if not until(lambda: _active(bus, timer) != "active" and _active(bus, service) not in _RUNNING, _SETTLE):
             raise ServiceError("ServiceManagerFailed", f"{name} is running already; it is left to end")
 
     def running(self, name: str) -> bool:
@@ -205,7 +205,7 @@ class Systemd:
         )
         with self._bus() as bus:
             _ask(f"read the log of {unit}", lambda: _start(bus, _LOG_UNIT, service, ()))
-            _until(lambda: _active(bus, _LOG_UNIT) not in _RUNNING, _LOG_LIMIT + _SETTLE)
+            until(lambda: _active(bus, _LOG_UNIT) not in _RUNNING, _LOG_LIMIT + _SETTLE)
         found = host.read(_LOG)
         host.remove(_LOG, with_directory=False)
         text = found.content.decode(errors="replace") if found is not None else ""
@@ -294,13 +294,4 @@ def _start(
         except RefusedError as error:
             if error.name != UNIT_EXISTS or time.monotonic() > deadline:
                 raise
-        time.sleep(_POLL)
-
-
-def _until(check: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL)
-    return True
+        time.sleep(POLL)
