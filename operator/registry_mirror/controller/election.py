@@ -2,7 +2,7 @@
 
 The times are client-go's. Who could not renew for RENEW_DEADLINE begins no write any more (``time_left``), and no write
 takes longer than what is left of LEASE_SECONDS then. That two leaders cannot harm each other does not rest on these
-times, though: see lease.py and rollout.py. Who has lost the Lease ends its process: all that it knew is stale.
+times, though: see lease.py and writes.py. Who has lost the Lease ends its process: all that it knew is stale.
 """
 
 from __future__ import annotations
