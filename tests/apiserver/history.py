@@ -44,6 +44,18 @@ class Event:
         return str(self.body["metadata"]["name"])
 
 
+def _listed(rest: Rest, resource: Resource) -> Json:
+    """All objects, once the API server has made room for those of a CRD that has just come (429 until then)."""
+    deadline = time.monotonic() + _CAUGHT_UP
+    while True:
+        try:
+            return rest.list(resource)
+        except ApiError as error:
+            if error.status != 429 or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY)
+
+
 class Recorder:
     """Records from the beginning of the `with` block on; what was there then comes first, as ADDED."""
 
@@ -56,7 +68,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         for resource in (CONFIGS, NODES):
             rest = Rest(from_kubeconfig(self._kubeconfig))
-            found = rest.list(resource)
+            found = _listed(rest, resource)
             self._events[resource] = [_event(resource, "ADDED", item) for item in found["items"]]
             begin = (rest, resource, found["metadata"]["resourceVersion"])
             threading.Thread(target=self._follow, args=begin, name="recorder", daemon=True).start()
