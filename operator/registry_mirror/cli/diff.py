@@ -17,8 +17,8 @@ import msgspec
 from ..api.errors import InvalidError, ProblemError
 from ..api.models import API_VERSION, RegistryMirror
 from ..core.forecast import Change, Forecast, forecast
-from ..core.node_groups import SHOWN, shown
 from ..core.resolve import ResolvedMirror, Source, SourceKind, references, resolve
+from ..core.words import counted, some
 from ..kube.clock import now
 from ..kube.resources import CONFIG_MAPS, MIRRORS, SECRETS, SYSTEM_NAMESPACE, Resource
 from .changes import MEANING
@@ -185,15 +185,15 @@ def lines(found: Forecast) -> Iterator[str]:
         yield from _change(change)
         yield ""
     if found.unknown:
-        names = shown(found.unknown[:SHOWN], len(found.unknown))
-        yield f"not known on {_nodes(len(found.unknown))}, whose agents have not reported yet: {names}"
+        names = some(found.unknown)
+        yield f"not known on {counted(len(found.unknown))}, whose agents have not reported yet: {names}"
     if found.same or not found.changes:
-        yield f"nothing changes on {_nodes(found.same)}"
+        yield f"nothing changes on {counted(found.same)}"
 
 
 def _change(change: Change) -> Iterator[str]:
-    names = shown(change.nodes[:SHOWN], len(change.nodes))
-    yield f"{_nodes(len(change.nodes))} with {change.runtime} ({names}): {_verdict(change)}"
+    names = some(change.nodes)
+    yield f"{counted(len(change.nodes))} with {change.runtime} ({names}): {_verdict(change)}"
     for left in change.left:
         yield f"  RegistryMirror {left.mirror} would not be in force ({left.reason}): {safe(left.message)}"
     for item in change.differences:
@@ -212,7 +212,3 @@ def _verdict(change: Change) -> str:
     if change.waiting:
         return f"a restart of the runtime is needed for: {', '.join(change.waiting)}"
     return "no restart is needed" if change.differences else "no file changes"
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node{'' if count == 1 else 's'}"

@@ -15,9 +15,9 @@ import msgspec
 from msgspec.structs import replace
 
 from ..api.errors import ProblemError
-from ..core.node_groups import shown
 from ..core.overview import Leader, Overview, Seen, overview
 from ..core.select import matches
+from ..core.words import some
 from .options import cluster_options, output_option, with_options
 from .screen import safe, seconds
 from .status_view import one, whole
@@ -176,7 +176,7 @@ def summary(store: Store, known: Store, name: str, leader: Leader | None, notes:
     mirrors, nodes = store.mirrors, known.nodes
     if name and name not in mirrors:
         there = sorted(mirrors)
-        text = f"there are {shown(there[:10], len(there))}" if there else "there is none at all"
+        text = f"there are {some(there, most=10)}" if there else "there is none at all"
         raise ProblemError("", f"no RegistryMirror {name}: {text}")
     found = [
         Seen(

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from ..core.node_groups import NodeGroup, shown
+from ..core.node_groups import NodeGroup
 from ..core.overview import Finding, Kind, Leader, MirrorLine, Overview
+from ..core.words import counted, some
 from .screen import age, paragraph, safe, table
 
 _COLOURS = {
@@ -28,8 +29,8 @@ def whole(found: Overview, now: float, width: int = 0) -> Iterator[str]:
         state: sum(item.state == state for item in found.mirrors) for state in ("Ready", "Reconciling", "Stalled")
     }
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    nodes = "nodes unknown" if found.nodes is None else _count(found.nodes, "node")
-    yield f"{_count(len(found.mirrors), 'mirror')}{f' ({states})' if states else ''}, {nodes}{_leads(found.leader)}"
+    nodes = "nodes unknown" if found.nodes is None else counted(found.nodes, "node")
+    yield f"{counted(len(found.mirrors), 'mirror')}{f' ({states})' if states else ''}, {nodes}{_leads(found.leader)}"
     if found.mirrors:
         yield ""
         header = ("MIRROR", "REGISTRY", "STATE", "REASON", "NODES", "FAILED", "ENDPOINTS", "SINCE")
@@ -95,13 +96,13 @@ def _nodes(groups: tuple[NodeGroup, ...], now: float) -> Iterator[str]:
             item.reason,
             str(item.count),
             age(item.since, now),
-            shown(item.names, item.count),
+            some(item.names, item.count),
         )
         for item in groups[:_MOST]
     )
     yield from table(("RUNTIME", "VERSION", "STATE", "REASON", "COUNT", "SINCE", "NODES"), rows, _COLOURS)
     if len(groups) > _MOST:
-        yield f"and {_count(sum(item.count for item in groups[_MOST:]), 'node')} in {len(groups) - _MOST} more groups"
+        yield f"and {counted(sum(item.count for item in groups[_MOST:]), 'node')} in {len(groups) - _MOST} more groups"
 
 
 def _findings(findings: tuple[Finding, ...], now: float, width: int) -> Iterator[str]:
@@ -134,7 +135,3 @@ def _leads(leader: Leader | None) -> str:
 
 def _coloured(state: str) -> str:
     return click.style(state, fg=_COLOURS[state])
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -6,7 +6,7 @@ own monotonic clock; the times in the Lease are for people. Two things are added
 - A term is told by holder, acquireTime and leaseTransitions together. So a process that comes back under the identity
   of one that died (a container that was restarted in its Pod) takes over at once, and can never be mistaken for it.
 - Before a leader writes NodeRegistryConfigs, it names them in the Lease. Whoever comes next finds there which writes
-  may still be under way, and makes each of them void before it decides anything (rollout.py, ``_learn``).
+  may still be under way, and makes each of them void before it decides anything (writes.py, ``learn``).
 """
 
 from __future__ import annotations

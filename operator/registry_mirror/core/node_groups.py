@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from msgspec import Struct
 
 from ..api.conditions import Condition, find
 from ..api.models import NodeRegistryConfig
+from .words import SHOWN
 
-SHOWN = 3
 NodeState = Literal["in force", "drifted", "waiting", "changing", "restarting", "silent", "failed"]
 
 _ORDER: Mapping[NodeState, int] = {
@@ -39,12 +39,6 @@ class NodeGroup(Struct, frozen=True, kw_only=True, rename="camel"):
     names: tuple[str, ...]
     since: str
     message: str
-
-
-def shown(names: Sequence[str], count: int) -> str:
-    """Name some of so many: ``a, b, c and 4 more``."""
-    more = count - len(names)
-    return f"{', '.join(names)}{f' and {more} more' if more else ''}"
 
 
 def grouped(configs: Iterable[NodeRegistryConfig], nodes: Collection[str] | None) -> tuple[NodeGroup, ...]:

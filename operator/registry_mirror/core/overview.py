@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from ..api.conditions import Condition, find
 from ..api.models import EndpointStatus, NodeCounts, NodeFailure, NodeRegistryConfig, RegistryMirrorStatus
-from .node_groups import SHOWN, NodeGroup, NodeState, grouped, shown, told
+from .node_groups import NodeGroup, NodeState, grouped, told
+from .words import counted, some
 
 MirrorState = Literal["Ready", "Reconciling", "Stalled"]
 Kind = Literal["wrong", "going on", "notice"]
@@ -114,7 +115,7 @@ def overview(
     """
     lines = tuple(sorted((_line(item) for item in mirrors), key=lambda item: (_MIRRORS[item.state], item.name)))
     groups = grouped(configs, nodes)
-    findings = (*_leaderless(leader, lines), *_of_policy(rules), *_of_mirrors(lines), *_of_nodes(groups))
+    findings = (*_leaderless(leader, lines), *_of_policy(rules), *_of_mirrors(lines), *_ofcounted(groups))
     return Overview(
         leader=leader,
         nodes=len(nodes) if nodes is not None else None,
@@ -196,7 +197,7 @@ def _of_mirrors(lines: Sequence[MirrorLine]) -> Iterator[Finding]:
     for (kind, reason, message), found in groups.items():
         yield Finding(
             kind=kind,
-            subject=shown([line.name for line in found[:SHOWN]], len(found)),
+            subject=some([line.name for line in found]),
             reason=reason,
             message=message,
             remedy=_REMEDIES.get(reason, ""),
@@ -206,24 +207,20 @@ def _of_mirrors(lines: Sequence[MirrorLine]) -> Iterator[Finding]:
         total = item.reachable + item.unreachable
         yield Finding(
             kind="notice",
-            subject=shown(names[:SHOWN], len(names)),
+            subject=some(names),
             reason="SomeUnreachable" if item.reachable else "NoneReachable",
-            message=f"{item.url} does not answer {item.unreachable} of {_nodes(total)}: {item.message}",
+            message=f"{item.url} does not answer {item.unreachable} of {counted(total)}: {item.message}",
         )
 
 
-def _of_nodes(groups: Sequence[NodeGroup]) -> Iterator[Finding]:
+def _ofcounted(groups: Sequence[NodeGroup]) -> Iterator[Finding]:
     for group in groups:
         if group.state != "in force":
             yield Finding(
                 kind=_NODE_KINDS.get(group.state, "going on"),
-                subject=shown(group.names, group.count),
+                subject=some(group.names, group.count),
                 reason=group.reason,
                 message=group.message,
                 remedy=_REMEDIES.get(group.reason, ""),
                 since=group.since,
             )
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"

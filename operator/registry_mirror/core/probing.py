@@ -16,6 +16,7 @@ from msgspec import Struct
 from ..api.images import Image, parse_image
 from ..api.models import EndpointResult, NodeProbe, Probe
 from .resolve import Credentials, ResolvedMirror, ResolvedTLS
+from .words import short
 
 MAX_TARGETS = 256  # as status.endpoints has it
 _PER_INTERVAL = 100
@@ -170,7 +171,7 @@ def report(histories: Mapping[Target, History], order: Sequence[Target]) -> tupl
             url=url,
             reachable=item.reachable,
             reason=item.reason,
-            message=item.message if len(item.message) <= _MAX_MESSAGE else item.message[: _MAX_MESSAGE - 1] + "…",
+            message=short(item.message, _MAX_MESSAGE),
             latency=f"{max(1, round(item.latency * 1000))}ms" if item.reachable else "",
         )
         for url, item in worst.items()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..api.conditions import Condition, condition
 from ..api.models import EndpointResult, EndpointStatus, Probe, RegistryMirrorSpec
 from .plan import NodePlan, NodeView
+from .words import counted, short
 
 _MAX_ENDPOINTS = 16
 _MAX_TEXT = 1000
@@ -31,8 +32,8 @@ class EndpointTally:
         node, result = min(self.failures, key=lambda item: item[0])
         text = f"{result.reason} on {node}: {result.message}"
         if self.behind:
-            text += f"; it is put behind the others on {_nodes(self.behind)}"
-        return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+            text += f"; it is put behind the others on {counted(self.behind)}"
+        return short(text, _MAX_TEXT)
 
 
 Endpoints = Mapping[str, EndpointTally]
@@ -76,24 +77,20 @@ def summary(spec: RegistryMirrorSpec | None, endpoints: Endpoints, probe: Probe)
     """Give the condition EndpointsReachable."""
     if probe.mode == "Off":
         return _unknown("probe.mode is Off in RegistryMirrorPolicy default")
-    counted = statuses(spec, endpoints)
-    if not counted:
+    found = statuses(spec, endpoints)
+    if not found:
         return _unknown("no node has reported on an endpoint yet" if spec is None or spec.endpoints else "")
-    failing = [item for item in counted if item.unreachable]
+    failing = [item for item in found if item.unreachable]
     if not failing:
         return condition("EndpointsReachable", True, "AllReachable", "every endpoint answers every node that asked it")
     text = "; ".join(
-        f"{item.url} does not answer {item.unreachable} of {_nodes(item.reachable + item.unreachable)}: {item.message}"
+        f"{item.url} does not answer {item.unreachable} of {counted(item.reachable + item.unreachable)}: {item.message}"
         for item in failing
     )
-    none = all(not item.reachable for item in counted)
-    text = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    none = all(not item.reachable for item in found)
+    text = short(text, _MAX_TEXT)
     return condition("EndpointsReachable", False, "NoneReachable" if none else "SomeUnreachable", text)
 
 
 def _unknown(message: str) -> Condition:
     return Condition(type="EndpointsReachable", status="Unknown", reason="NotProbed", message=message)
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"

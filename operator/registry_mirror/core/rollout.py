@@ -15,11 +15,11 @@ from itertools import islice
 
 from ..api.models import Rollout
 from .members import Member
+from .words import SHOWN, some
 
 # Live changes are no outage; this bounds how many nodes take one on at a time, and with it the load on the API server.
 _LIVE_AT_ONCE = 0.25
 _LIVE_AT_LEAST = 50
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class _Pass:
             return Hold("OutsideWindow", self.closed)
         others = len(self.away) - (item.name in self.away)
         if others >= self.budget:
-            shown = list(islice((other for other in self.away.values() if other.name != item.name), _SHOWN))
+            shown = list(islice((other for other in self.away.values() if other.name != item.name), SHOWN))
             names = _names(shown, others)
             text = f"rollout.maxUnavailable is {self.rollout.max_unavailable}, and not available are: {names}"
             return Hold("WaitingForSlot", text)
@@ -255,9 +255,7 @@ def _halted(failed: Sequence[Member]) -> Hold:
 
 def _names(members: Sequence[Member], count: int = 0) -> str:
     """Name the first of so many nodes."""
-    count = max(count, len(members))
-    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
-    return ", ".join(item.name for item in members[:_SHOWN]) + more
+    return some([item.name for item in members[:SHOWN]], max(count, len(members)))
 
 
 def _time(seconds: float) -> str:

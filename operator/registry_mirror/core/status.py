@@ -22,6 +22,7 @@ from ..api.models import (
 )
 from . import reachability
 from .tally import NodeState, Tally
+from .words import counted, short, some
 
 MAX_FAILURES = 10
 _MAX_TEXT = 1000
@@ -46,7 +47,7 @@ def mirror_status(
     counts = tally.counts()
     wanted = _broken(error, counts) if error is not None else _summary(spec, tally, counts)
     failures = tuple(
-        NodeFailure(node=item.node, reason=item.reason, message=_short(item.message))
+        NodeFailure(node=item.node, reason=item.reason, message=short(item.message, _MAX_TEXT))
         for item in tally.of("failed")[:MAX_FAILURES]
     )
     endpoints = {} if probe.mode == "Off" else tally.endpoints
@@ -79,7 +80,7 @@ def _triple(
     ready: bool, reason: str, message: str, *, reconciling: bool = False, stalled: bool = False
 ) -> tuple[Condition, ...]:
     """Ready, Reconciling and Stalled for one finding."""
-    message = _short(message)
+    message = short(message, _MAX_TEXT)
     return (
         condition("Ready", ready, reason, message),
         condition("Reconciling", reconciling, reason if reconciling else "Idle", message if reconciling else ""),
@@ -90,7 +91,7 @@ def _triple(
 def _broken(error: InvalidError, counts: NodeCounts) -> tuple[Condition, ...]:
     message = error.detail
     if counts.selected:
-        message += f". The last good configuration stays in force on {_nodes(counts.selected)}"
+        message += f". The last good configuration stays in force on {counted(counts.selected)}"
     missing = error.reason == "ReferenceNotFound"
     return _triple(False, error.reason, message, reconciling=missing, stalled=not missing)
 
@@ -108,16 +109,16 @@ def _summary(spec: RegistryMirrorSpec | None, tally: Tally, counts: NodeCounts) 
         # Never Reconciling too, whatever goes on elsewhere: kstatus would read that as progress, and the failure would
         # not be seen until the last node is done.
         stuck = [*failed, *halted]
-        text = f"{len(stuck)} of {_nodes(counts.selected)}: {_grouped(stuck)}"
+        text = f"{len(stuck)} of {counted(counts.selected)}: {_grouped(stuck)}"
         return _triple(False, stuck[0].reason, text, stalled=True)
     if pending:
-        text = f"in force on {counts.applied} of {_nodes(counts.selected)}; {_grouped(pending)}"
+        text = f"in force on {counts.applied} of {counted(counts.selected)}; {_grouped(pending)}"
         return _triple(False, pending[0].reason, text, reconciling=True)
-    text = f"in force on {counts.applied} of {_nodes(counts.selected)}"
+    text = f"in force on {counts.applied} of {counted(counts.selected)}"
     if spec is not None and not spec.endpoints:
         text += (
             "; spec.endpoints is empty, so it only shares images through the embedded registry of K3s and RKE2, which "
-            f"is enabled on {_nodes(tally.embedded)}"
+            f"is enabled on {counted(tally.embedded)}"
         )
     return _triple(True, "Applied", text)
 
@@ -131,7 +132,7 @@ def _conflicted(tally: Tally) -> Condition:
         "Conflicted",
         True,
         "LowerPrecedence",
-        f"RegistryMirror {', '.join(winners)} takes precedence on {_nodes(len(tally.conflicts))} (such as {first}): "
+        f"RegistryMirror {', '.join(winners)} takes precedence on {counted(len(tally.conflicts))} (such as {first}): "
         "the highest spec.priority wins, then the oldest object, then the name",
     )
 
@@ -143,17 +144,8 @@ def _grouped(states: Sequence[NodeState]) -> str:
         groups.setdefault(item.message, []).append(item.node)
     parts = []
     for message, names in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:3]:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        parts.append(f"{', '.join(names[:3])}{more}: {message}")
+        parts.append(f"{some(names)}: {message}")
     return "; ".join(parts)
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

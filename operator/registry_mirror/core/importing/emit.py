@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ..render.quoting import RenderMismatch
+from ..words import short
 from .documents import Document
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:[./:][A-Za-z0-9/._:-]*[A-Za-z0-9])?")
@@ -61,4 +62,4 @@ def emit(documents: Sequence[Document], notes: Iterable[str]) -> str:
 def line(text: str) -> str:
     """The text on one line, with nothing in it that ends a comment or that a terminal would act on."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return shown if len(shown) <= _MAX_NOTE else shown[: _MAX_NOTE - 1] + "…"
+    return short(shown, _MAX_NOTE)
