@@ -10,7 +10,7 @@ import pytest
 
 from registry_mirror.agent.watch import Watch
 
-_SOON = 10.0
+_SOON = 30.0
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class CRI:
         except CRIError:
             return False
 
-    def wait(self, timeout: float = 30.0) -> CRI:
+    def wait(self, timeout: float = 60.0) -> CRI:
         """Wait until it answers, give this object. Raises NodeError."""
         self.node.until(self.answers, "its runtime answers", timeout)
         return self

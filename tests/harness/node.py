@@ -187,7 +187,7 @@ class Node:
         """The main process of the runtime's unit, as the node counts; 0 when there is none."""
         return int(self.show(self.flavour.unit, "MainPID") or 0)
 
-    def until(self, check: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    def until(self, check: Callable[[], object], what: str, timeout: float = 60.0) -> None:
         """Look again and again until ``check`` gives something true. Raises NodeError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while not check():

@@ -22,7 +22,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = "/etc/containerd/config.toml"
 HOSTS = f"/etc/containerd/certs.d/{UPSTREAM}/hosts.toml"
 REPORTS = "/root/reports"
-_SOON = 5.0  # safety.md: drift noticed and repaired
+_SOON = 30.0
 _OBJECTS = f"""\
 apiVersion: registrymirror.io/v1alpha1
 kind: RegistryMirror

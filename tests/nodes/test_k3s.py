@@ -124,7 +124,7 @@ def test_credentials_take_no_restart_and_their_headers_come_back_at_once_after_e
     for _ in range(4):
         node.systemctl("reset-failed", node.flavour.unit)  # systemd takes so many starts for a failure
         node.systemctl("restart", node.flavour.unit)
-        node.until(lambda: _hosts(node) == whole, "the headers are back", 5.0)
+        node.until(lambda: _hosts(node) == whole, "the headers are back")
     CRI(node).wait()
     node.until(lambda: _said(node, reports).get("RuntimeHealthy", ("", ""))[0] == "True", "it works", 30.0)
     said = _said(node, reports)

@@ -133,7 +133,7 @@ def _nothing_waits(node: OpenRCNode) -> None:
     assert not node.path(BOOT).exists()
     assert not node.path(f"{STATE}/later").exists()
     assert not list(node.path("/etc/runlevels").rglob("registry-mirror*"))
-    node.until(lambda: node.run("pgrep", "-f", "registry-mirror-rollback").stdout == "", "no shell waits", 10.0)
+    node.until(lambda: node.run("pgrep", "-f", "registry-mirror-rollback").stdout == "", "no shell waits")
 
 
 # ---- the service ---------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_service_without_a_supervisor(shared: OpenRCNode) -> None:
     pid = int(shared.read("/run/plain.pid"))
     assert _one(shared, "unit", "plain")["main_pid"] == pid
     shared.run("kill", "-9", str(pid))
-    shared.until(lambda: _one(shared, "unit", "plain")["active"] == "failed", "its process has gone", 10)
+    shared.until(lambda: _one(shared, "unit", "plain")["active"] == "failed", "its process has gone")
     shared.run("rc-service", "plain", "zap")
     shared.run("rm", "/etc/init.d/plain")
 
@@ -198,7 +198,7 @@ def test_restart_is_asked_for_and_not_waited_for(shared: OpenRCNode) -> None:
     shared.write("/etc/init.d/slow", text, 0o755)
     shared.run("rc-service", "slow", "start", check=True)
     assert _one(shared, "restart", "slow") is None
-    shared.until(lambda: _one(shared, "unit", "slow")["active"] == "deactivating", "it stops", 4)
+    shared.until(lambda: _one(shared, "unit", "slow")["active"] == "deactivating", "it stops")
     refused = _one(shared, "restart", "no-such")
     assert (refused["reason"], "no such service" in refused["message"]) == ("ServiceManagerFailed", True)
     shared.until(lambda: _one(shared, "unit", "slow")["active"] == "active", "it is up again", 20)
@@ -247,8 +247,8 @@ def test_it_acts_when_who_left_it_is_dead_and_is_cancelled_and_replaced(ran: Ope
     )
     assert asked == [None] * 6 + [False, True, False]
     assert not ran.path("/tmp/ran").exists()
-    ran.until(ran.path("/tmp/ran").exists, "it ran", 10)
-    ran.until(lambda: _ask(ran, ("scheduled", NAME), ("running", NAME)) == [False, False], "it is over", 10)
+    ran.until(ran.path("/tmp/ran").exists, "it ran")
+    ran.until(lambda: _ask(ran, ("scheduled", NAME), ("running", NAME)) == [False, False], "it is over")
     assert ran.read("/tmp/ran") == "sec ond\n"
 
 
@@ -284,14 +284,14 @@ def test_a_shell_that_was_killed_is_not_taken_for_one_that_runs(ran: OpenRCNode)
     assert _ask(ran, ("schedule", NAME, 1000.0, argv), ("scheduled", NAME)) == [None, True]
     # The number of a process of today may be another's tomorrow; its file alone says nothing.
     ran.run("pkill", "-9", "-f", f"later/{NAME}.sh")
-    ran.until(lambda: _one(ran, "scheduled", NAME) is False, "it is not going to run", 10)
+    ran.until(lambda: _one(ran, "scheduled", NAME) is False, "it is not going to run")
     assert ran.path(f"/etc/runlevels/boot/{NAME}-boot").is_symlink(), "but after a boot it is"
     _one(ran, "run_now", NAME, argv)
-    ran.until(ran.path("/tmp/ran").exists, "it runs", 10)
+    ran.until(ran.path("/tmp/ran").exists, "it runs")
     ran.run("pkill", "-9", "-f", f"later/{NAME}.sh")
-    ran.until(lambda: _one(ran, "running", NAME) is False, "it runs no more", 10)
+    ran.until(lambda: _one(ran, "running", NAME) is False, "it runs no more")
     assert _one(ran, "run_now", NAME, argv) is None
-    ran.until(lambda: ran.read("/tmp/ran") == "ran\nran\n", "it runs again", 10)
+    ran.until(lambda: ran.read("/tmp/ran") == "ran\nran\n", "it runs again")
 
 
 # ---- restarts --------------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def test_an_agent_that_dies_while_it_goes_back_leaves_that_to_the_host(node: Ope
     node.process("apply", _words("apply", "--deadline", "1s"))
     node.until(lambda: '"phase":"RollingBack"' in _state(node), "it goes back", 60.0)
     node.run("pkill", "-9", "-f", "registry_mirror.cli")
-    node.until(lambda: node.read(CONFIG) == WITHOUT_PATH, "the host has put the files back", 60.0)
+    node.until(lambda: node.read(CONFIG) == WITHOUT_PATH, "the host has put the files back", 180.0)
     CRI(node).wait()
     answer = _run(node, "apply")
     assert answer.returncode == 1
@@ -393,7 +393,7 @@ def _state(node: OpenRCNode) -> str:
 
 
 def _the_host_went_back(node: OpenRCNode) -> None:
-    node.until(lambda: node.read(CONFIG) == WITHOUT_PATH, "the host has put the files back", 60.0)
+    node.until(lambda: node.read(CONFIG) == WITHOUT_PATH, "the host has put the files back", 180.0)
     CRI(node).wait()
     answer = _run(node, "apply")
     assert answer.returncode == 1

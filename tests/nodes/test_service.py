@@ -138,8 +138,8 @@ def test_the_dead_man_acts_when_who_left_it_is_dead(new_node: Node, sockets: int
     assert asked == [None, True, False]
     new_node.systemctl("daemon-reload")
     assert not new_node.path("/tmp/ran").exists()
-    new_node.until(new_node.path("/tmp/ran").exists, "it ran", 10)
-    new_node.until(lambda: _one(new_node, "scheduled", NAME) is False, "it is not going to run again", 10)
+    new_node.until(new_node.path("/tmp/ran").exists, "it ran")
+    new_node.until(lambda: _one(new_node, "scheduled", NAME) is False, "it is not going to run again")
     assert new_node.read("/tmp/ran") == "ran\n"
 
 
@@ -156,7 +156,7 @@ def test_it_is_cancelled_and_replaced(new_node: Node, sockets: int) -> None:
         sockets=sockets,
     )
     assert asked == [None] * 6 + [False]
-    new_node.until(new_node.path("/tmp/ran").exists, "it ran", 10)
+    new_node.until(new_node.path("/tmp/ran").exists, "it ran")
     time.sleep(2.0)
     assert new_node.read("/tmp/ran") == "second\n"
 
@@ -186,10 +186,10 @@ def test_at_once(new_node: Node, scheduled: bool) -> None:
 def test_it_is_run_again_when_it_was_killed(new_node: Node) -> None:
     argv = _sh("echo ran >>/tmp/ran; test -e /tmp/once || { : >/tmp/once; sleep 100; }")
     _one(new_node, "run_now", NAME, argv)
-    new_node.until(new_node.path("/tmp/once").exists, "it runs", 10)
+    new_node.until(new_node.path("/tmp/once").exists, "it runs")
     new_node.systemctl("kill", "--signal=KILL", f"{NAME}.service")
     new_node.until(lambda: new_node.read("/tmp/ran") == "ran\nran\n", "it ran again", 20)
-    new_node.until(lambda: _one(new_node, "scheduled", NAME) is False, "it is not going to run a third time", 10)
+    new_node.until(lambda: _one(new_node, "scheduled", NAME) is False, "it is not going to run a third time")
 
 
 def test_the_last_lines_of_a_service(new_node: Node, sockets: int) -> None:
