@@ -26,6 +26,7 @@ from registry_mirror.cli.main import main
 from registry_mirror.core.layout import default_facts
 from tests.apiserver.players import Players
 from tests.harness.cluster import REPOSITORY, SYSTEM, Cluster, mirror
+from tests.harness.realcluster import RealCluster
 
 pytestmark = pytest.mark.apiserver
 
@@ -64,7 +65,7 @@ class Done:
     stderr: str
 
 
-def run(cluster: Cluster, *args: str, stdin: str = "", kubeconfig: str = "") -> Done:
+def run(cluster: Cluster | RealCluster, *args: str, stdin: str = "", kubeconfig: str = "") -> Done:
     """Run the program, as its entry point does; in this process, for its client takes a second to import."""
     out, err = io.StringIO(), io.StringIO()
     where = ["--kubeconfig", kubeconfig or str(cluster.plane.admin_kubeconfig)]
@@ -175,7 +176,7 @@ def test_watch_tells_each_change_and_ends_quietly(played: tuple[Cluster, Players
     finally:
         players.stalled.clear()
         watch.send_signal(signal.SIGINT)
-        code = watch.wait(30)
+        code = watch.wait(120)
     lines = out.read_text().splitlines()
     assert code == 0
     states = [[group["state"] for group in json.loads(line)["groups"]] for line in lines]

@@ -23,6 +23,7 @@ from .cgroups import groups_of, remove_cgroups
 BASE_VARIABLE = "REGISTRY_MIRROR_NODES"
 _PREFIX = "registry-mirror-nodes-"
 _LINK_PREFIX = "rmn"  # with a process id (7 digits at most) and a few letters it fits in a link's 15 characters
+_TRIES = 10  # to remove a directory
 _NETWORKS = 256  # 198.18.N.0/24, of the range that RFC 2544 sets apart for tests
 _OVERLAY_MAGIC = 0x794C7630
 _IP_TIMEOUT = 20.0
@@ -178,8 +179,11 @@ def _remove(directory: Path) -> None:
     for name in _links():
         if name.split("-")[0] == f"{_LINK_PREFIX}{pid}":
             remove_link(name)
-    # The directory last: as long as it is there, the next sweep looks for the rest.
-    shutil.rmtree(directory)
+    # The directory last: as long as it is there, the next sweep looks for the rest. What a process that is ending still
+    # removes itself may be gone before its turn comes.
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
 
 def _links() -> list[str]:
