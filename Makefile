@@ -34,6 +34,7 @@ test: lint tools  ## Run every check and every test.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/nodes tests/apiserver tests
 
 bench: $(STAMP) tools  ## Measure rendering, pulls amid changes, and the agent (as root, 8 min); see docs/benchmarks.md.
+	@$(BIN)/python -m tests.benchmarks.start
 	@$(BIN)/python -m tests.benchmarks.render
 	@$(BIN)/python -m tests.benchmarks.pulls
 	@$(BIN)/python -m tests.benchmarks.agent

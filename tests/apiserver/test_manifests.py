@@ -6,10 +6,13 @@ own authorizer answers.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,12 @@ import yaml
 
 from registry_mirror.agent.absence_script import VOLUME
 from registry_mirror.cli import agent, controller
+from registry_mirror.cli.cluster import connect
+from registry_mirror.cli.seed_sources import from_cluster, mirrors_of
 from tests.apiserver.foreign import FOREIGN, crd
 from tests.harness.controlplane import ControlPlane
 from tests.harness.kubectl import KubectlError
-from tests.harness.pytest_support import require_assets
+from tests.harness.pytest_support import require_assets, require_skopeo
 
 pytestmark = pytest.mark.apiserver
 
@@ -192,6 +197,7 @@ def test_every_file_is_part_of_something_that_is_applied() -> None:
         names += ["kustomization.yaml", *body.get("components", ())]
         used |= {os.path.relpath(ROOT / directory / name, ROOT) for name in names if name}
     there = {str(path.relative_to(ROOT)) for base in ("manifests", "crds") for path in (ROOT / base).rglob("*.yaml")}
+    there = {path for path in there if not path.startswith("manifests/helm/")}
     assert there - used == set()
     # Components are there for something: for the clean-up, for a directory that is applied, or for a user to add.
     assert {path for path in COMPONENTS if path not in used} == {
@@ -419,7 +425,7 @@ def test_every_object_carries_the_labels(cluster: ControlPlane) -> None:
         labels = body["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "registry-mirror-operator", body["metadata"]["name"]
         if body["kind"] not in ("Namespace", "CustomResourceDefinition"):
-            assert labels["app.kubernetes.io/component"] in ("controller", "agent"), body["metadata"]["name"]
+            assert labels["app.kubernetes.io/component"] in ("controller", "agent", "people"), body["metadata"]["name"]
         if body["kind"] in ("Deployment", "DaemonSet"):
             assert body["spec"]["template"]["metadata"]["labels"] == body["spec"]["selector"]["matchLabels"] == labels
 
@@ -495,3 +501,90 @@ def test_one_controller_of_two_stays_whatever_is_drained_or_updated(cluster: Con
         {"key": "node-role.kubernetes.io/etcd", "operator": "Exists"},
         {"key": "CriticalAddonsOnly", "operator": "Exists"},
     ]
+
+
+SEED = "registry-mirror-seed"
+SEED_ALLOWED = [
+    ("list", "pods", "*"),
+    ("list", "replicationcontrollers", "*"),
+    *(("list", f"{plural}.apps", "*") for plural in ("deployments", "statefulsets", "daemonsets")),
+    *(("list", f"{plural}.batch", "*") for plural in ("cronjobs", "jobs")),
+    ("list", MIRRORS, ""),
+    ("get", "configmaps", SYSTEM),
+]
+SEED_DENIED = [
+    ("get list watch create patch", "secrets", SYSTEM),
+    ("get", "secrets", "default"),
+    ("get watch create delete patch", "pods", SYSTEM),
+    ("list", "configmaps", SYSTEM),
+    ("get", "configmaps", "kube-system"),
+    ("create patch delete", MIRRORS, ""),
+    ("list", "nodes", ""),
+]
+SEEDED: Object = {
+    "apiVersion": "registrymirror.io/v1alpha1",
+    "kind": "RegistryMirror",
+    "metadata": {"name": "seeded"},
+    "spec": {
+        "registry": "quay.io",
+        "endpoints": [
+            {
+                "url": "https://registry.example.com",
+                "credentialsRef": {"name": "robot"},
+                "tls": {"caRef": {"kind": "ConfigMap", "name": "internal-ca"}},
+            }
+        ],
+    },
+}
+
+
+def test_the_job_that_seeds_is_taken_and_may_read_what_it_needs(
+    cluster: ControlPlane, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    objects = kustomize(cluster, "manifests/seed")
+    cluster.kubectl("apply", "--server-side", f"--kustomize={ROOT / 'manifests' / 'seed'}")
+    (job,) = [body for body in objects if body["kind"] == "Job"]
+    spec = {**job["spec"]["template"]["spec"], "serviceAccountName": "default"}
+    pod = yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec})
+    cluster.kubectl("create", "--namespace=strict", "--dry-run=server", "-f", "-", input=pod)
+    ca = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "internal-ca", "namespace": SYSTEM}}
+    cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([SEEDED, {**ca, "data": {"ca.crt": "a CA"}}]))
+    kubeconfig = str(cluster.service_account_kubeconfig(SYSTEM, SEED))
+
+    async def look() -> None:
+        async with await connect(kubeconfig, "") as api:
+            images, notes = await from_cluster(api)
+            names = {image.name.rpartition("/")[2] for image in images}
+            assert {"registry-mirror-operator:0.1.0", "registry-mirror-seed:0.1.0"} <= names
+            assert notes == []
+            loaded, notes = await mirrors_of(api)
+            assert set(loaded.mirrors) == {"seeded"}
+            assert loaded.sources["ConfigMap", "internal-ca"].data == {"ca.crt": b"a CA"}
+            assert notes == [f"Secret {SYSTEM}/robot may not be read: give its content by --to-ca, --to-authfile"]
+
+    asyncio.run(look())
+    # What the Job runs. Nothing in this cluster is to be copied: no mirror is for what it runs.
+    (container,) = spec["containers"]
+    words = [sys.executable, "-m", "registry_mirror.cli.main", *container["command"][1:], *container["args"]]
+    path = f"{require_skopeo(pytestconfig, tmp_path)}:{os.environ['PATH']}"
+    for where, note in (
+        ([], "images of registry.example.com itself are left out: "),
+        (["--to=other.example.com"], "left out: registry.example.com/registry-mirror-operator:0.1.0: there is no Reg"),
+    ):
+        done = subprocess.run(
+            [*words, *where, f"--kubeconfig={kubeconfig}"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path},
+        )
+        assert (done.returncode, done.stdout) == (0, "nothing to copy\n"), done.stderr
+        assert f"note: {note}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "table"), [("yes", SEED_ALLOWED), ("no", SEED_DENIED)], ids=["what it needs", "no more"]
+)
+def test_the_job_that_seeds_may_do(cluster: ControlPlane, answer: str, table: list[tuple[str, str, str]]) -> None:
+    cluster.kubectl("apply", "--server-side", f"--kustomize={ROOT / 'manifests' / 'seed'}")
+    for verbs, resource, namespace in table:
+        assert decisions(cluster, SEED, verbs, resource, namespace) == dict.fromkeys(verbs.split(), answer), resource

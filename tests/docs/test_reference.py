@@ -23,6 +23,7 @@ REASON = re.compile(r"(?:[A-Z][a-z]+){2,}[A-Za-z]*|Applied|Paused|Conflicted|Rep
 OTHER = {
     *("ConfigMap", "DoesNotExist", "HostError", "HostFile", "NodeRegistryConfig", "NotIn", "RegistryMirror"),
     *("RegistryMirrorPolicy", "RestartRequired", "WhenRequired", "DeleteOptions"),
+    *("CronJob", "DaemonSet", "ReplicationController", "StatefulSet"),
     # What a restart is at, in the agent's own record, and how it ended, in status.restart.
     *("InProgress", "RollingBack", "RuntimeHealthy", "ServiceError"),
 }
@@ -40,13 +41,29 @@ NO_CONDITION = {
     "InvalidFile",
     "ApiError",
     "ApiUnreachable",
+    # Of a command that is run on a node.
+    *("AgentNotReady", "ExecFailed", "ExitCode", "NoAgent", "TooLarge", "TooOld"),
 }
 ALL_IS_WELL = {"NoConflict", "NoDrift", "NotRequired"}
 
 
+# What ``doctor`` finds is on a page of its own.
+FINDINGS = ("core/diagnosis/*.py", "core/cluster_diagnosis/*.py", "agent/examine*.py", "cli/doctor*.py")
+FINDING = re.compile(r"(?=.*[a-z])(?=.*[A-Z].*[A-Z])[A-Z][A-Za-z0-9]+|Unauthorized|Paused")
+# Kinds of the API, and a runtime.
+NO_FINDING = {
+    *("ConfigMap", "CustomResourceDefinition", "DaemonSet", "MicroK8s", "RegistryMirror"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
+
+
+def of_findings() -> set[Path]:
+    return {path for pattern in FINDINGS for path in PACKAGE.glob(pattern)}
+
+
 def literals() -> Iterator[str]:
     """Every string in the code that looks like a reason; docstrings are none."""
-    for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / name for name in FOREIGN}:
+    for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / name for name in FOREIGN} - of_findings():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and REASON.fullmatch(node.value):
                 yield node.value
@@ -59,6 +76,24 @@ def test_every_reason_is_documented_and_none_that_does_not_exist() -> None:
     documented = {word for word in re.findall(r"`([A-Za-z]+)`", text) if REASON.fullmatch(word)}
     in_code = set(literals()) - OTHER - NO_CONDITION - ALL_IS_WELL
     assert documented - {"RegistryMirror"} == in_code | {"RestartRequired"}
+
+
+def strings(path: Path) -> Iterator[str]:
+    """Every string of a module that may be the reason of a finding."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and FINDING.fullmatch(node.value):
+            yield node.value
+
+
+def test_every_finding_is_documented_and_none_that_does_not_exist() -> None:
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("findings", "conditions")}
+    known = set(re.findall(r"`([A-Za-z0-9]+)`", pages["conditions"]))
+    rows = re.findall(r"^\| (`[^|]*`) \| ((?:error|warning)[^|]*) \|[^|]+\|[^|]+\|$", pages["findings"], re.MULTILINE)
+    documented = {reason for row, _ in rows for reason in re.findall(r"`([A-Za-z0-9]+)`", row)}
+    in_code = {word for path in of_findings() for word in strings(path)}
+    assert documented <= in_code
+    # The reasons of conditions that are passed on are explained where those are.
+    assert in_code - documented - known - NO_FINDING == set()
 
 
 def test_every_metric_is_documented_with_its_labels() -> None:
@@ -83,9 +118,3 @@ def test_every_command_of_the_program_has_a_summary() -> None:
     modules = [importlib.import_module(f"registry_mirror.cli.{path.stem}") for path in (PACKAGE / "cli").glob("*.py")]
     commands = {module.command.name for module in modules if hasattr(module, "command")}
     assert commands - {main.command.name} == set(COMMANDS)
-
-
-def test_links_in_the_documentation_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

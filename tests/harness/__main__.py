@@ -15,12 +15,14 @@ from types import FrameType
 
 from .binaries import NotObtainable, resolve
 from .controlplane import ControlPlane
+from .helm import HelmMissing, helm
 from .image import ImageMissing, operator_image
 from .nodebinaries import NodesMissing, cluster_programs, node_programs
 from .openrc import openrc_package
 from .oracles import OraclesMissing, programs
 from .processes import ProcessFailed
 from .promtool import PromtoolMissing, promtool
+from .skopeo import SkopeoMissing, skopeo
 
 _POLL = 0.5
 
@@ -63,10 +65,10 @@ def _build_control_plane() -> None:
 
 def _build_the_rest() -> None:
     """What is missing, the tests that need it say again; the others do without."""
-    for obtain in (_oracles, _nodes, _promtool, _image):
+    for obtain in (_oracles, _nodes, _promtool, _skopeo, _helm, _image):
         try:
             print(*obtain(), sep="\n")
-        except (OraclesMissing, NodesMissing, PromtoolMissing, ImageMissing) as error:
+        except (OraclesMissing, NodesMissing, PromtoolMissing, SkopeoMissing, HelmMissing, ImageMissing) as error:
             print(error, file=sys.stderr)
 
 
@@ -82,6 +84,14 @@ def _nodes() -> list[Path]:
 
 def _promtool() -> list[Path]:
     return [promtool()]
+
+
+def _skopeo() -> list[Path]:
+    return [skopeo()]
+
+
+def _helm() -> list[Path]:
+    return [helm()]
 
 
 def _image() -> list[Path]:

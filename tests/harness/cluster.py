@@ -34,11 +34,24 @@ _HOST_FILES: Mapping[str, Mapping[str, str]] = {
             '  config_path = "/etc/containerd/certs.d"\n'
         )
     },
+    # Of the revision 7 of the snap, to which the link `current` leads.
+    "microk8s": {
+        "/var/snap/microk8s/7/args/containerd-template.toml": (
+            'version = 2\n\n[plugins."io.containerd.grpc.v1.cri".registry]\n'
+            '  config_path = "${SNAP_DATA}/args/certs.d"\n'
+        ),
+        "/var/snap/microk8s/7/args/certs.d/docker.io/hosts.toml": (
+            'server = "https://docker.io"\n\n[host."https://registry-1.docker.io"]\n'
+            '  capabilities = ["pull", "resolve"]\n'
+        ),
+    },
 }
+_LINKS: Mapping[str, tuple[str, str]] = {"microk8s": ("/var/snap/microk8s/current", "7")}
 _VERSIONS: Mapping[str, tuple[str, str]] = {
     "k3s": ("v1.33.4+k3s1", "containerd://2.1.4-k3s1"),
     "rke2": ("v1.33.4+rke2r1", "containerd://2.1.4-k3s1"),
     "containerd": ("v1.33.4", "containerd://2.1.4"),
+    "microk8s": ("v1.33.4", "containerd://1.7.29"),
 }
 
 
@@ -164,6 +177,9 @@ class Cluster:
         for path, content in _HOST_FILES[runtime].items():
             node.path(path).parent.mkdir(parents=True, exist_ok=True)
             node.path(path).write_text(content)
+        if runtime in _LINKS:
+            link, target = _LINKS[runtime]
+            node.path(link).symlink_to(target)
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": dict(labels or {})}}
         self.kubectl("create", "-f", "-", input=json.dumps(body))
         kubelet, containerd = _VERSIONS[runtime]
@@ -198,7 +214,7 @@ class Cluster:
         process = Process(name, command, env, self.work / f"{name}.log", cwd=self.work, detached=self.detached)
         return process.start()
 
-    def until(self, check: Callable[[], _T], what: str, timeout: float = 20.0) -> _T:
+    def until(self, check: Callable[[], _T], what: str, timeout: float = 60.0) -> _T:
         """Look again and again until ``check`` gives something true; fails with the logs' ends after ``timeout`` s."""
         deadline = time.monotonic() + timeout
         while True:

@@ -19,6 +19,7 @@ from .workplace import Workplace
 KUBELET = "/usr/local/bin/kubelet"
 CNI = "/opt/cni/bin"
 _PLUGINS = ("bridge", "host-local", "loopback", "portmap")
+_CALLERS = "/etc/kubernetes/callers.crt"
 _READY = 10.0
 
 _UNIT = f"""\
@@ -73,13 +74,15 @@ class Kubelet:
     """What a node's kubelet needs: the programs, and the kubeconfig's text, which `NodeAccess.kubeconfig` gives.
 
     ``taints`` are those that it registers with (key=value:effect or key:effect). ``forwards`` are addresses that
-    connections to the node's own addresses go to.
+    connections to the node's own addresses go to. ``authority`` is whose certificates it knows its callers by (PEM),
+    the API server among them, which comes for logs and exec; without, nobody is let in.
     """
 
     programs: ClusterPrograms
     kubeconfig: str
     taints: tuple[str, ...] = ()
     forwards: Mapping[str, str] = field(default_factory=dict)
+    authority: str = ""
 
     def files(self, name: str, ip: str, socket: str) -> dict[str, str]:
         """The node's files: path and text."""
@@ -93,7 +96,8 @@ class Kubelet:
         return {
             **forwards,
             "/etc/systemd/system/kubelet.service": _UNIT.format(name=name, ip=ip, sockets=sockets),
-            "/etc/kubernetes/kubelet.yaml": json.dumps(_configuration(socket, self.taints)),
+            **({_CALLERS: self.authority} if self.authority else {}),
+            "/etc/kubernetes/kubelet.yaml": json.dumps(_configuration(socket, self.taints, bool(self.authority))),
             "/etc/kubernetes/kubelet.conf": self.kubeconfig,
             "/etc/cni/net.d/10-pods.conflist": json.dumps(_NETWORK),
         }
@@ -124,6 +128,13 @@ class NodeAccess:
     def apiserver_flags(self) -> list[str]:
         """For the ControlPlane."""
         return [f"--client-ca-file={self.authority.certificate}"]
+
+    @property
+    def caller_flags(self) -> list[str]:
+        """For the ControlPlane, so that kubelets with the same authority let it in: for logs and exec."""
+        pair = self.authority.issue("kube-apiserver-kubelet-client", group="system:masters")
+        names = f"--kubelet-client-certificate={pair.certificate}", f"--kubelet-client-key={pair.key}"
+        return [*names, "--kubelet-preferred-address-types=InternalIP"]
 
     def start(self, plane: ControlPlane) -> NodeAccess:
         """Open the door. Raises ProcessFailed."""
@@ -170,7 +181,8 @@ class NodeAccess:
         return json.dumps(content)
 
 
-def _configuration(socket: str, taints: tuple[str, ...]) -> dict[str, Any]:
+def _configuration(socket: str, taints: tuple[str, ...], callers: bool) -> dict[str, Any]:
+    known = {"x509": {"clientCAFile": _CALLERS}} if callers else {}
     return {
         "registerWithTaints": [_taint(text) for text in taints],
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -182,7 +194,7 @@ def _configuration(socket: str, taints: tuple[str, ...]) -> dict[str, Any]:
         "failSwapOn": False,
         "evictionHard": {},
         "enforceNodeAllocatable": [],
-        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}},
+        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, **known},
         "authorization": {"mode": "Webhook"},
         # Heartbeats faster than kubeadm's, so that tests need not wait: the Lease every second, the status every two.
         "nodeLeaseDurationSeconds": 4,

@@ -15,6 +15,7 @@ from .image import ImageMissing, operator_image
 from .nodebinaries import ClusterPrograms, NodePrograms, NodesMissing, cluster_programs, node_programs
 from .ocilayout import Layout
 from .openrc import openrc_package
+from .skopeo import SkopeoMissing, on_path, skopeo
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Exception)
@@ -61,6 +62,12 @@ def require_openrc(config: pytest.Config | None = None) -> Path:
     """Give where OpenRC is, or end the calling test or fixture as above."""
     found = _shown(config, openrc_package, NodesMissing)
     return found if isinstance(found, Path) else _missing("OPENRC MISSING", found)
+
+
+def require_skopeo(config: pytest.Config | None, directory: Path) -> str:
+    """Make a directory with the program `skopeo`, for PATH, or end the calling test or fixture as above."""
+    found = _shown(config, skopeo, SkopeoMissing)
+    return on_path(directory) if isinstance(found, Path) else _missing("SKOPEO MISSING", found)
 
 
 def _missing(what: str, why: Exception) -> NoReturn:

@@ -57,7 +57,7 @@ class RealCluster:
         self._directory = place.directory / "cluster"
         self._directory.mkdir()
         self._access = NodeAccess(place, self._directory)
-        flags = [*self._access.apiserver_flags, "--kubelet-preferred-address-types=InternalIP"]
+        flags = [*self._access.apiserver_flags, *self._access.caller_flags]
         self.plane = ControlPlane(self._directory / "plane", assets, apiserver_flags=flags)
         self._processes: list[Process] = []
 
@@ -112,6 +112,7 @@ class RealCluster:
             self._access.kubeconfig(name),
             taints,
             {_SERVICE: self._access.address, f"127.0.0.1:{REGISTRY.rpartition(':')[2]}": self._registry},
+            self._access.authority.certificate.read_text(),
         )
         node = Node(name, "containerd24", self.place, self._programs, config=CONFIG, hosts=hosts, kubelet=kubelet)
         self.nodes[name] = node
@@ -139,7 +140,7 @@ class RealCluster:
         """Apply objects. Raises KubectlError."""
         return self.kubectl("apply", "-f", "-", input="\n---\n".join(json.dumps(item) for item in documents))
 
-    def until(self, check: Callable[[], _T], what: str, timeout: float = 90.0) -> _T:
+    def until(self, check: Callable[[], _T], what: str, timeout: float = 180.0) -> _T:
         """Look again and again until ``check`` gives something true, and give that; fails with the cluster's state."""
         deadline = time.monotonic() + timeout
         while not (found := check()):

@@ -185,11 +185,18 @@ class Registries:
         }
         return self._start(name, {"auth": {"token": settings}}), service
 
-    def tls(self, name: str, *, clients: bool = False) -> Registry:
-        """Over TLS, with a certificate of our authority; with ``clients``, only for those with one too."""
+    def tls(self, name: str, *, clients: bool = False, passwords: Mapping[str, str] | None = None) -> Registry:
+        """Over TLS, with a certificate of our authority; with ``clients``, only for those with one too; with
+        ``passwords``, with Basic auth as well.
+        """
         pair = self.authority.issue(f"{name}.test", self.place.host)
-        settings = {"clientcas": [str(self.authority.certificate)]} if clients else {}
-        return self._start(name, settings, pair)
+        settings: dict[str, Any] = {"clientcas": [str(self.authority.certificate)]} if clients else {}
+        if passwords:
+            settings["auth"] = {"htpasswd": {"realm": name, "path": str(self._htpasswd(name))}}
+        registry = self._make(name, settings, pair)
+        if passwords:
+            self.set_passwords(registry, passwords)
+        return registry.start()
 
     def stop(self) -> None:
         """End them all; calling it again does nothing."""

@@ -5,21 +5,22 @@ control plane with all its parts. One story, told by tests that follow on each o
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.apiserver.test_readme import blocks, section
-from tests.harness.cluster import REPOSITORY, SYSTEM, mirror
+from tests.apiserver.test_cli_cluster import normal, run
+from tests.docs.pages import DOCS, Reader, below, environment
+from tests.harness.cluster import SYSTEM, mirror
 from tests.harness.cri import CRI
 from tests.harness.image import operator_image
-from tests.harness.images import sleeper
+from tests.harness.images import make_image, sleeper
 from tests.harness.node import Node
 from tests.harness.nodebinaries import NodePrograms
 from tests.harness.pytest_support import require_assets, require_cluster
@@ -33,6 +34,12 @@ TAINT = "registrymirror.io/not-ready:NoSchedule"
 _NAME, _TAG = "registry-mirror-operator", "0.1.0"
 _ROLLOUT = 240.0
 _TREE = "/etc/containerd"
+# Followed to the letter, but for names that are its reader's own to choose.
+PAGE = DOCS / "getting-started" / "kubeadm.md"
+_HERE = (
+    *("docker logs mirror", "kubectl .*rollout status ", "kubectl run ", "kubectl wait .*pod/"),
+    *("kubectl delete pod ", "kubectl delete -k ", "registry-mirror probe ", "registry-mirror doctor"),
+)
 
 
 @dataclass
@@ -41,7 +48,7 @@ class Story:
 
     cluster: RealCluster
     mirror: Registry
-    directory: Path
+    reader: Reader
     trees: dict[str, dict[str, str]] = field(default_factory=dict)
     containers: dict[str, set[str]] = field(default_factory=dict)
 
@@ -91,16 +98,11 @@ class Story:
         )
 
     def kubectl(self, command: str) -> str:
-        """Run a command of the README in a copy of the manifests; gives its output."""
-        plane = self.cluster.plane
+        """Run a command as the reader of the page, whose manifests name the image; gives its output."""
         done = subprocess.run(
             ["bash", "-c", command],
-            cwd=self.directory,
-            env={
-                "PATH": f"{plane.assets.kubectl.parent}:/usr/bin:/bin",
-                "HOME": str(self.directory),
-                "KUBECONFIG": str(plane.admin_kubeconfig),
-            },
+            cwd=self.reader.directory,
+            env=self.reader.env,
             capture_output=True,
             text=True,
             timeout=_ROLLOUT,
@@ -130,18 +132,22 @@ def story(
     more, assets = require_cluster(pytestconfig), require_assets(pytestconfig)
     local, found = registries.plain("local"), registries.plain("mirror-of-docker-hub")
     image = sleeper(programs.busybox)
-    for registry, name, tag in ((local, "pause", "3.10"), (local, "bystander", "1"), (found, "library/app", "1")):
-        registry.push(name, tag, image)
+    for name, tag in (("pause", "3.10"), ("bystander", "1")):
+        local.push(name, tag, image)
     for tag in ("2", "3", "4"):
         found.push("library/app", tag, sleeper(programs.busybox))
+    shell = {f"bin/{name}": (programs.busybox.read_bytes(), 0o755) for name in ("busybox", "sleep")}
+    found.push("library/busybox", "1.36", make_image(files=shell))
     operator_image().push(local.url, _NAME, _TAG)
     directory = tmp_path_factory.mktemp("install")
-    for name in ("manifests", "crds", "examples"):
-        shutil.copytree(REPOSITORY / name, directory / name)
     with RealCluster(place, programs, more, assets, local.address) as cluster:
         for name in NAMES:
             cluster.add(name)
-        told = Story(cluster, found, directory)
+        env = environment(cluster.plane.admin_kubeconfig, cluster.plane.assets.kubectl, directory)
+        yours = {"mirror.example.com:5000": found.address, "registry.example.com": REGISTRY}
+        reader = Reader(directory, env, yours=yours, here=_HERE)
+        reader.tool("docker", f'test "$*" = "logs mirror" && cat {found.directory / "log"}')
+        told = Story(cluster, found, reader)
         cluster.until(lambda: cluster.ready(*NAMES), "all nodes are Ready")
         for name in NAMES:
             told.pod(f"bystander-{name}", name, f"{REGISTRY}/bystander:1")
@@ -150,19 +156,8 @@ def story(
         yield told
 
 
-def test_it_is_installed_as_the_readme_says(story: Story) -> None:
-    base = story.directory / "manifests/base/kustomization.yaml"
-    text = base.read_text()
-    text, names = re.subn(r"newName: .*", f"newName: {REGISTRY}/{_NAME}", text)
-    text, tags = re.subn(r"newTag: .*", f"newTag: {_TAG}", text)
-    assert (names, tags) == (1, 1)
-    base.write_text(text)
-    (block,) = blocks(section("Install it in a cluster"), "sh")
-    for line in block.splitlines():
-        if not line.startswith("docker "):  # the image is built and pushed without a daemon here
-            story.kubectl(line.partition("  #")[0].replace("overlays/k3s", "overlays/containerd"))
-    story.kubectl(f"kubectl -n {SYSTEM} rollout status daemonset/registry-mirror-agent --timeout={_ROLLOUT:g}s")
-    story.kubectl(f"kubectl -n {SYSTEM} rollout status deployment/registry-mirror-controller --timeout={_ROLLOUT:g}s")
+def test_it_is_installed_as_the_page_says(story: Story) -> None:
+    story.reader.follow(below(PAGE, "Before you begin", "Build the image and install the operator"))
     story.cluster.until(
         lambda: all(story.status(name).get("runtime", {}).get("name") == "containerd" for name in NAMES),
         "every agent says what it found",
@@ -205,8 +200,7 @@ def test_what_was_mended_is_rolled_out_node_by_node_with_all_pods_alive(story: S
         lambda: all(story.condition("nrc", name, "Stalled").get("status") == "False" for name in NAMES),
         "nobody remembers it",
     )
-    story.cluster.apply(mirror("docker-hub", "docker.io", story.mirror.url))
-    story.cluster.until(lambda: story.is_ready("docker-hub"), "it is in force on all nodes", _ROLLOUT)
+    story.reader.follow(below(PAGE, "Start a mirror", "Send Docker Hub through it"))
     restarts = [story.status(name)["restart"] for name in NAMES]
     assert [item["result"] for item in restarts] == ["Succeeded"] * 3
     times = sorted((item["startedAt"], item["finishedAt"]) for item in restarts)
@@ -218,8 +212,8 @@ def test_what_was_mended_is_rolled_out_node_by_node_with_all_pods_alive(story: S
 def test_an_image_comes_through_the_mirror_and_a_change_takes_no_restart(story: Story) -> None:
     pids = {name: story.node(name).runtime_pid for name in NAMES}
     story.mirror.forget()
-    story.pod("one", NAMES[0], "docker.io/library/app:1")
-    assert story.mirror.requests("/library/app/manifests/1")
+    story.reader.follow(below(PAGE, "See it work"))
+    assert story.mirror.requests("/library/busybox/manifests/1.36")
     nobody = "http://127.0.0.1:9"
     story.cluster.apply(mirror("docker-hub", "docker.io", nobody, story.mirror.url))
     story.cluster.until(lambda: story.is_ready("docker-hub"), "the change is in force")
@@ -228,6 +222,83 @@ def test_an_image_comes_through_the_mirror_and_a_change_takes_no_restart(story: 
     assert {name: story.node(name).runtime_pid for name in NAMES} == pids
     story.cluster.apply(mirror("docker-hub", "docker.io", story.mirror.url))
     story.cluster.until(lambda: story.is_ready("docker-hub"), "the change is taken back")
+
+
+def test_doctor_looks_at_the_cluster_and_through_the_agents_at_each_node(story: Story) -> None:
+    def doctor(*args: str) -> tuple[int, str]:
+        done = run(story.cluster, "doctor", *args)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+    version = story.cluster.get("node", NAMES[0])["status"]["nodeInfo"]["containerRuntimeVersion"].rpartition("/")[2]
+    runtime = f"containerd {version}"
+    well = f"node-1, node-2, node-3: {runtime} on 3 nodes; 1 endpoint asked\nnothing is wrong\n"
+    story.cluster.until(lambda: doctor() == (0, well), f"nothing is wrong, but {doctor()}")
+    code, text = doctor("--node", NAMES[0])
+    assert code == 0
+    assert re.fullmatch(rf"node-1: {runtime}; \d+ files read, 1 endpoint asked\nnothing is wrong\n", text), text
+    planted = story.node(NAMES[1]).path(f"{_TREE}/certs.d/ghcr.io")
+    planted.mkdir()
+    (planted / "hosts.toml").write_text("server = \n")
+    try:
+        code, text = doctor("--node", NAMES[1])
+        assert code == 4
+        assert "error HostsFileInvalid node-2: /etc/containerd/certs.d/ghcr.io/hosts.toml\n  line 1: it is not" in text
+        assert doctor("--node", NAMES[0])[0] == 0
+    finally:
+        shutil.rmtree(planted)
+    assert doctor("--node", NAMES[1])[0] == 0
+
+
+def test_status_and_diff_tell_what_is_and_what_would_be(story: Story) -> None:
+    done = run(story.cluster, "status")
+    leader = story.cluster.get("lease", "registry-mirror-controller", "-n", SYSTEM)["spec"]["holderIdentity"]
+    version = story.cluster.get("node", NAMES[0])["status"]["nodeInfo"]["containerRuntimeVersion"].rpartition("/")[2]
+    assert done.returncode == 0
+    assert normal(done.stdout) == (
+        f"""\
+1 mirror (1 Ready), 3 nodes, {leader.partition("_")[0]} leads
+
+MIRROR      REGISTRY   STATE  REASON   NODES  FAILED  ENDPOINTS  SINCE
+docker-hub  docker.io  Ready  Applied  3/3    0       1/1 AGE
+
+RUNTIME     VERSION  STATE     REASON  COUNT  SINCE  NODES
+containerd  {version}    in force  -       3 AGE    node-1, node-2, node-3
+"""
+    )
+    done = run(story.cluster, "diff", "-f", "-", stdin=json.dumps(mirror("quay", "quay.io", story.mirror.url)))
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[:2] == [
+        "3 nodes with containerd (node-1, node-2, node-3): no restart is needed",
+        f"  added    {_TREE}/certs.d/quay.io/hosts.toml  (the next pull uses it)",
+    ]
+    assert f'  +[host."{story.mirror.url}"]' in done.stdout.splitlines()
+
+
+def test_probe_follows_an_image_through_the_agent_of_a_node(story: Story) -> None:
+    def probe(image: str, *args: str) -> tuple[int, str]:
+        done = run(story.cluster, "probe", image, "--node", NAMES[0], *args)
+        return done.returncode, done.stdout + done.stderr
+
+    digest = story.mirror.push("library/probed", "1").digest
+    story.mirror.forget()
+    code, text = probe("probed:1")
+    lines = text.splitlines()
+    assert code == 0, text
+    assert re.fullmatch(r"docker.io/library/probed:1 on node-1 \(containerd [0-9.]+\)", lines[0]), text
+    assert lines[1] == f"  read {_TREE}/certs.d/docker.io/hosts.toml"
+    assert lines[-1] == f"served by {story.mirror.url}/v2"
+    assert any("200 Served" in line and digest[:19] in line for line in lines), text
+    (asked,) = story.mirror.requests("/library/probed/")
+    assert (asked.method, asked.peer) == ("HEAD", story.node(NAMES[0]).ip)
+    code, text = probe("probed:1", "--pull")
+    assert code == 0, text
+    assert re.fullmatch(rf"pulled in [0-9.]+s from {re.escape(story.mirror.url)}/v2", text.splitlines()[-2]), text
+    assert "docker.io/library/probed:1" in CRI(story.node(NAMES[0])).images()
+    assert probe("nobody-has-it:1", "--timeout", "5s")[0] == 4
+    nobody = run(story.cluster, "probe", "probed:1", "--node", "node-9")
+    assert nobody.returncode == 1
+    assert "no node node-9: there are node-1, node-2, node-3" in nobody.stderr
 
 
 def test_nothing_that_it_writes_shows_as_drift(story: Story) -> None:
@@ -273,10 +344,7 @@ def test_uninstalled_in_a_hurry_every_node_is_as_it_was_found_and_nothing_is_res
     names = (*NAMES, LATE)
     story.trees[LATE] = story.trees[NAMES[0]]
     pids = {name: story.node(name).runtime_pid for name in names}
-    (block,) = blocks(section("Uninstall"), "sh")
-    last = block.splitlines()[-1]
-    assert last.startswith("kubectl delete -k ")
-    story.kubectl(last.replace("overlays/k3s", "overlays/containerd"))
+    story.reader.follow(below(PAGE, "Uninstall"))
     for name in names:
         assert story.tree(name) == story.trees[name]
         assert story.node(name).runtime_pid == pids[name]

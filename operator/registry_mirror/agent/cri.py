@@ -49,6 +49,7 @@ class _Answer(Struct, frozen=True, kw_only=True):
     health: Health | None = None
     busy: int = 0
     image: str = ""
+    present: bool = False
 
 
 class Runtime:
@@ -76,6 +77,10 @@ class Runtime:
     def pull(self, image: str, timeout: float) -> str:
         """Have an image pulled as for a pod without secrets; gives its id. Raises RuntimeAnswerError."""
         return self._ask("pull", image, timeout=timeout).image
+
+    def has(self, image: str) -> bool:
+        """Tell whether an image is there by its name. Raises RuntimeAnswerError."""
+        return self._ask("has", image).present
 
     def _ask(self, *question: str, timeout: float | None = None) -> _Answer:
         limit = self._timeout if timeout is None else timeout

@@ -1,4 +1,4 @@
-"""``python -m registry_mirror.agent.cri_child SOCKET SECONDS health|busy|pull [IMAGE]``: asks, prints JSON, ends.
+"""``python -m registry_mirror.agent.cri_child SOCKET SECONDS health|busy|pull|has [IMAGE]``: asks, prints JSON, ends.
 
 The messages are the few fields of k8s.io/cri-api v0.36 pkg/apis/runtime/v1/api.proto that are read here, by their
 numbers. v1alpha2, which containerd 1.5 has, says the same under another name.
@@ -31,6 +31,9 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
     "PullImageRequest": {"image": (1, "ImageSpec", False)},
     "ImageSpec": {"image": (1, _STRING, False)},
     "PullImageResponse": {"image_ref": (1, _STRING, False)},
+    "ImageStatusRequest": {"image": (1, "ImageSpec", False)},
+    "ImageStatusResponse": {"image": (1, "Image", False)},
+    "Image": {"id": (1, _STRING, False)},
 }
 _VERSIONS = ("v1", "v1alpha2")
 _CREATED = 0
@@ -107,7 +110,11 @@ def _pull(client: Client, image: str) -> dict[str, Any]:
     return {"image": client.call("ImageService", "PullImage", image=client.image(image)).image_ref}
 
 
-_QUESTIONS: dict[str, Callable[..., dict[str, Any]]] = {"health": _health, "busy": _busy, "pull": _pull}
+def _has(client: Client, image: str) -> dict[str, Any]:
+    return {"present": bool(client.call("ImageService", "ImageStatus", image=client.image(image)).image.id)}
+
+
+_QUESTIONS: dict[str, Callable[..., dict[str, Any]]] = {"health": _health, "busy": _busy, "pull": _pull, "has": _has}
 
 
 def ask(socket: str, seconds: float, question: str, *details: str) -> dict[str, Any]:

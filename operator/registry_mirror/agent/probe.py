@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from .roots import Contexts
 _DIAL_TIMEOUT = 5.0
 _DEADLINE = 10.0
 _AGENT = {"User-Agent": "registry-mirror-agent"}
+_NO_HEADERS: Mapping[str, str] = {}
 # containerd core/remotes/docker/resolver.go (2.4), Resolve.
 _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json, "
@@ -26,7 +28,7 @@ _MANIFESTS = (
 )
 
 
-class _NotTestable(Exception):
+class NotTestable(Exception):
     """There is a proxy that speaks TLS or SOCKS, which Go does and this program does not."""
 
 
@@ -43,7 +45,7 @@ class Probe:
         can go wrong on the way.
         """
         began = time.monotonic()
-        test = _Test(target, proxies, self._contexts, began + self._deadline)
+        test = Session(target, proxies, self._contexts, began + self._deadline)
         ask = request(target)
         try:
             answer = test.ask(ask)
@@ -51,17 +53,32 @@ class Probe:
             challenge = answers.challenge(answer)
             if challenge is not None:
                 answer = test.with_token(ask, challenge, answer)
-        except _NotTestable:
+        except NotTestable:
             return None
         except Failure as failure:
             return Result(False, failure.reason, failure.message)
         return replace(answers.verdict(target, ask, answer), latency=latency)
 
 
-class _Test:
-    """The requests of one test, under one deadline."""
+class Session:
+    """The requests to one endpoint, under one deadline."""
 
-    def __init__(self, target: Target, proxies: Proxies, contexts: Contexts, until: float) -> None:
+    def __init__(
+        self,
+        target: Target,
+        proxies: Proxies,
+        contexts: Contexts,
+        until: float,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        *,
+        forward: bool = True,
+    ) -> None:
+        """Take the endpoint, the proxies, until when all has to be over (time.monotonic), and headers to be sent with
+        each request; with ``forward`` to its token service as well, as containerd does since 2.1.0.
+        """
+        self._headers = {**_AGENT, **headers}
+        self._forwarded = self._headers if forward else _AGENT
+        self._own = any(name.lower() == "authorization" for name in headers)
         self._target = target
         self._proxies = proxies
         self._contexts = contexts
@@ -70,8 +87,13 @@ class _Test:
         self._dial_timeout = grammar.duration_seconds(target.dial_timeout) if target.dial_timeout else _DIAL_TIMEOUT
 
     def ask(self, ask: Request, authorization: str = "") -> Answer:
-        """Send the request with that header, else with that of the endpoint's user and password. Raises Failure."""
-        headers = {**_AGENT, "Accept": _MANIFESTS}
+        """Send the request with that header, else with that of the endpoint's user and password.
+
+        Raises Failure, and NotTestable.
+        """
+        headers = {**self._headers, "Accept": _MANIFESTS}
+        if authorization:
+            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
         if authorization or self._basic():
             headers["Authorization"] = authorization or self._basic()
         return self._exchange(Call(ask.method, ask.url, headers))
@@ -86,7 +108,7 @@ class _Test:
             answer = self._exchange(self._token_call(challenge, ask.scope))
         except Failure as failure:
             raise Failure("TokenRefused", f"its token service {where} fails: {failure.message}") from None
-        if answer.status in (400, 401, 403) and self._target.credentials is None:
+        if answer.status in (400, 401, 403) and self._target.credentials is None and not self._own:
             return refused
         if answer.status in (401, 403):
             text = f"its token service {where} refuses the credentials ({answer.status})"
@@ -118,7 +140,7 @@ class _Test:
         pairs = [("service", challenge.service)] if challenge.service else []
         query = urlencode([*pairs, *(("scope", item) for item in scopes)])
         separator = "&" if "?" in challenge.realm else "?"
-        headers = {**_AGENT, "Authorization": self._basic()} if self._basic() else _AGENT
+        headers = {**self._forwarded, "Authorization": self._basic()} if self._basic() else self._forwarded
         return Call("GET", f"{challenge.realm}{separator}{query}" if query else challenge.realm, headers)
 
     def _exchange(self, call: Call) -> Answer:
@@ -136,7 +158,7 @@ class _Test:
     def _with(self, call: Call, context: ssl.SSLContext | None) -> Answer:
         proxy = self._proxies.for_url(call.url)
         if proxy is not None and proxy.scheme != "http":
-            raise _NotTestable
+            raise NotTestable
         return exchange(call, context=context, proxy=proxy, dial_timeout=self._dial_timeout, until=self._until)
 
     def _context(self, *, system: bool) -> ssl.SSLContext:

@@ -50,7 +50,7 @@ class Contexts:
 
     def _system(self) -> Path | None:
         for name in _CERTIFICATES:
-            path = _inside(self._root, name)
+            path = inside(self._root, name)
             if path is not None and path.is_file():
                 return path
         return None
@@ -85,7 +85,7 @@ def _context(tls: ResolvedTLS, system: bool, roots: Path | None) -> ssl.SSLConte
     return context
 
 
-def _inside(root: Path, path: str) -> Path | None:
+def inside(root: Path, path: str) -> Path | None:
     """Give where a path leads below a root, links included: on the node, a link to /x means its own /x, not ours."""
     pending = [part for part in path.split("/") if part]
     at, links = "/", 0

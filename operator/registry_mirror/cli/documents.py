@@ -27,6 +27,7 @@ files_option = click.option(
     "files",
     multiple=True,
     required=True,
+    type=click.Path(allow_dash=True),
     metavar="FILE",
     help="YAML with RegistryMirror, Secret and ConfigMap documents; - for standard input. May be repeated.",
 )

@@ -14,12 +14,16 @@ from ..api.errors import ProblemError
 COMMANDS = {
     "status": "Show what is in force in a cluster, what goes on, and what is wrong.",
     "diff": "Show what an apply would change on which nodes, and whether it takes a restart.",
+    "doctor": "Find what is wrong on a node or in a cluster, and say what to do about it.",
+    "probe": "Follow an image through the mirrors as the runtime of a node would.",
+    "seed": "Fill a private registry with the images that a cluster needs.",
     "render": "Render the files of a node from RegistryMirror objects, without a cluster.",
     "import": "Turn registries.yaml, hosts.toml and other existing files into RegistryMirror objects.",
     "apply": "Configure this node from RegistryMirror objects, without a cluster.",
     "restore": "Put back on this node what was there before.",
     "controller": "Run the controller (in its Deployment).",
     "agent": "Run the node agent (in its DaemonSet).",
+    "completion": "Print the code by which a shell completes this command.",
 }
 # A command is in the module of its name, unless that is a word of Python's own.
 _MODULES = {"import": "importing"}
@@ -38,6 +42,12 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __package__).command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -45,7 +55,7 @@ class _Lazy(click.Group):
 
 @click.group(
     cls=_Lazy,
-    epilog=f"{EXIT_CODES} `status` and `diff` have more: see their help.",
+    epilog=f"{EXIT_CODES} `status`, `diff`, `doctor`, `probe` and `seed` have more: see their help.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="registry-mirror")
@@ -57,10 +67,16 @@ def command() -> None:
     """
 
 
+def called() -> str:
+    """Give the name that the program was called by; kubectl runs a plugin by the name of its file."""
+    plugin = sys.argv[0].endswith("kubectl-registry_mirror")
+    return "kubectl registry-mirror" if plugin else "registry-mirror"
+
+
 def main() -> None:
     """Run the command line; errors of the closed set end with exit code 1 and their text, never with a traceback."""
     try:
-        command(prog_name="registry-mirror", standalone_mode=True)
+        command(prog_name=called(), standalone_mode=True)
     except ProblemError as error:
         for line in error.message.splitlines():
             # The name of a file is in it as well, and a terminal would act on it.

@@ -19,6 +19,20 @@ cluster_options = (
 )
 
 
+def complete_mirror(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the name of a RegistryMirror: the ``shell_complete`` of an argument or option."""
+    from .completion import named
+
+    return named("registrymirrors", context, incomplete)
+
+
+def complete_node(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the name of a node: the ``shell_complete`` of an argument or option."""
+    from .completion import named
+
+    return named("noderegistryconfigs", context, incomplete)
+
+
 def output_option(text: str = "For people, or for programs.") -> Callable[[Any], Any]:
     """Give the option that chooses between text, JSON and YAML. Takes what its help says."""
     return click.option(

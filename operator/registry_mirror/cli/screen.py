@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 
 import click
+
+from ..core.times import seconds as seconds
 
 Colours = Mapping[str, str]
 _LEAST_WIDTH = 60
@@ -41,14 +42,6 @@ def paragraph(text: str, width: int) -> list[str]:
     return textwrap.wrap(
         line, max(width, _LEAST_WIDTH), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
-
-
-def seconds(text: str) -> float:
-    """Give a time of the API (RFC 3339) in seconds since 1970; 0 for anything else."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def age(since: str, now: float) -> str:

@@ -18,7 +18,7 @@ from ..api.errors import ProblemError
 from ..core.overview import Leader, Overview, Seen, overview
 from ..core.select import matches
 from ..core.words import some
-from .options import cluster_options, output_option, with_options
+from .options import cluster_options, complete_mirror, output_option, with_options
 from .screen import safe, seconds
 from .status_view import one, whole
 
@@ -38,7 +38,7 @@ _LEASE_SLACK = 30.0  # between the clocks of this machine and of the cluster
 
 
 @click.command("status", epilog=EXIT_CODES)
-@click.argument("name", default="", required=False)
+@click.argument("name", default="", required=False, shell_complete=complete_mirror)
 @click.option(
     "-w",
     "--watch",

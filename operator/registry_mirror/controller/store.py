@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -27,6 +26,7 @@ from ..api.models import (
 )
 from ..core.resolve import Source, SourceKind, source
 from ..core.startup import carries
+from ..core.times import seconds as seconds
 from ..kube.resources import CONFIG_MAPS, CONFIGS, MIRRORS, NODES, POLICIES, SECRETS, Resource
 
 _log = logging.getLogger(__name__)
@@ -253,14 +253,6 @@ def _equal(old: object, new: object) -> bool:
             new.error
         )
     return old == new
-
-
-def seconds(text: str) -> float:
-    """Give a time of the API (RFC 3339) in seconds since 1970; 0 for anything else."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _number(version: object) -> int:

@@ -72,6 +72,11 @@ class Api:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
+    @property
+    def configuration(self) -> Configuration:
+        """Where the API server is, and how to speak to it."""
+        return self._configuration
+
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Json | None:
         """Give the object, or None if there is none. Raises ApiError."""
         action = f"get {resource.kind} {name}"

@@ -6,7 +6,7 @@ The containerd-template.toml of MicroK8s is one too.
 from __future__ import annotations
 
 from ...api import grammar
-from ..render import upstream
+from .. import upstream
 from .draft import (
     Draft,
     Drafts,

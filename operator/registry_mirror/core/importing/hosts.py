@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from ...api import grammar
 from ...api.models import Capability
+from .. import upstream
 from ..material import Credentials
-from ..render import upstream
 from .draft import (
     TLS,
     Draft,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 
+from .. import upstream
 from ..material import Credentials
-from ..render import upstream
 from ..render.hosts import TLSFiles
 from ..render.k3s_hosts import Config, Mirror, Registries, is_local, normalise
 from .draft import (

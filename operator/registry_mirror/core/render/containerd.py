@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 from ...api import grammar
 from ...api.models import Rewrite, RuntimeFacts
-from .. import versions
+from .. import upstream, versions
 from ..bundle import MirrorProblem, Rendered, StartSetting
 from ..edits import Edit, HostConfig
 from ..layout import MARK, Layout, layout
 from ..resolve import Credentials, ResolvedEndpoint, ResolvedMirror
 from ..select import precedence
-from . import upstream
 from .host_configs import HostConfigs, Wanted, auth
 from .hosts import Host, HostsFile
 from .tls import TLSStore

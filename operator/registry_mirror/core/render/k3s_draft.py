@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...api.models import RuntimeFacts
-from .. import versions
+from .. import upstream, versions
 from ..bundle import MirrorProblem
 from ..layout import Layout
 from ..resolve import Credentials, ResolvedMirror
 from ..select import precedence
-from . import k3s_old, upstream
+from . import k3s_old
 from .k3s_hosts import Config, Mirror, is_local, normalise
 from .tls import TLSStore
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ...api.models import EmbeddedRegistry
-from . import upstream
+from .. import upstream
 from .hosts import Host, HostsFile, TLSFiles
 
 ALL = ("pull", "resolve", "push")

@@ -19,10 +19,9 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from ...api.models import Rewrite, RuntimeFacts
-from .. import versions
+from .. import upstream, versions
 from ..bundle import MirrorProblem, StartSetting
 from ..resolve import ResolvedEndpoint, ResolvedMirror
-from . import upstream
 from .containerd import added_prefix
 from .k3s_hosts import Mirror, Registries, normalise
 

@@ -12,13 +12,12 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from ...api.models import RuntimeFacts
-from .. import versions
+from .. import upstream, versions
 from ..bundle import File, MirrorProblem, Rendered, StartSetting
 from ..edits import Edit, HostConfig
 from ..layout import MICROK8S_TEMPLATE, layout
 from ..resolve import Credentials, ResolvedMirror, ResolvedTLS
 from ..select import precedence
-from . import upstream
 from .containerd import unsupported_rewrites, url_of
 from .host_configs import HostConfigs, Wanted, auth
 from .hosts import TLSFiles

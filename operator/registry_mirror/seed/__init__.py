@@ -1,0 +1,1 @@
+"""Fills a private registry: skopeo copies, this package says what, keeps archives, and looks afterwards."""
