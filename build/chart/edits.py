@@ -1,0 +1,202 @@
+"""Makes templates of the kustomize manifests: their text, comments and all, with values in the places named here."""
+
+from __future__ import annotations
+
+import re
+
+_NAME = "app.kubernetes.io/name: registry-mirror-operator"
+# Kind: when Argo CD applies it, as manifests/argocd/waves says, and the marks of the helper "annotations".
+_ANNOTATED = {
+    "Namespace": '"wave" "-2" "precious" true',
+    "CustomResourceDefinition": '"wave" "-1" "precious" true "crd" true',
+    "ValidatingAdmissionPolicy": '"wave" "-1"',
+    "ValidatingAdmissionPolicyBinding": '"wave" "-1"',
+}
+# The files of manifests/base that are there only if a value says so.
+_CONDITIONS = {
+    "admission-agents.yaml": "not .Values.unconfined",
+    "admission-nodes.yaml": "not .Values.unconfined",
+    "network.yaml": ".Values.networkPolicy.enabled",
+}
+_IMAGE = """\
+        image: {{ include "registry-mirror.image" . | quote }}
+        {{- with .Values.image.pullPolicy }}
+        imagePullPolicy: {{ . }}
+        {{- end }}
+"""
+_PULL_SECRETS = """\
+      {{- with .Values.image.pullSecrets }}
+      imagePullSecrets:
+      {{- range . }}
+      - name: {{ . | quote }}
+      {{- end }}
+      {{- end }}
+      containers:
+"""
+_POD = (("        image: registry-mirror-operator\n", _IMAGE), ("      containers:\n", _PULL_SECRETS))
+_CONTROLLER = (
+    *_POD,
+    ("  replicas: 2\n", "  replicas: {{ .Values.controller.replicas | int }}\n"),
+    (
+        "      priorityClassName: system-cluster-critical\n",
+        """\
+      {{- with .Values.controller.priorityClassName }}
+      priorityClassName: {{ . | quote }}
+      {{- end }}
+""",
+    ),
+)
+_AGENT = (
+    *_POD,
+    ("        # The overlays add --runtime.\n", ""),
+    (
+        """\
+        - --restore-on-uninstall
+        - --restore-when-gone=24h
+""",
+        """\
+        {{- if .Values.restoreOnUninstall }}
+        - --restore-on-uninstall
+        {{- end }}
+        - --restore-when-gone={{ .Values.restoreWhenGone }}
+        - --runtime={{ .Values.runtime }}
+        {{- if .Values.unconfined }}
+        - --node-confinement=warn
+        {{- end }}
+        {{- range .Values.agent.extraArgs }}
+        - {{ . | quote }}
+        {{- end }}
+""",
+    ),
+    (
+        "              fieldPath: spec.nodeName\n",
+        """\
+              fieldPath: spec.nodeName
+        {{- with .Values.agent.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+""",
+    ),
+    (
+        """\
+          privileged: false
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities:
+            drop: [ALL]
+            add: [CHOWN, DAC_OVERRIDE]
+""",
+        """\
+          readOnlyRootFilesystem: true
+          {{- if .Values.openrc }}
+          # To enter the namespaces of the host's first process and to leave the Pod's control groups.
+          privileged: true
+          {{- else }}
+          privileged: false
+          allowPrivilegeEscalation: false
+          capabilities:
+            drop: [ALL]
+            add: [CHOWN, DAC_OVERRIDE]
+          {{- end }}
+""",
+    ),
+    ("      # The overlays add the directories of the runtime.\n", ""),
+    (
+        "        volumeMounts:\n",
+        """\
+        volumeMounts:
+        {{- include (printf "registry-mirror.mounts.%s" .Values.runtime) . | nindent 8 }}
+""",
+    ),
+    (
+        "      volumes:\n",
+        """\
+      volumes:
+      {{- include (printf "registry-mirror.volumes.%s" .Values.runtime) . | nindent 6 }}
+""",
+    ),
+)
+_EDITS = {"agent.yaml": _AGENT, "controller.yaml": _CONTROLLER}
+# Whole blocks that a value replaces: key and indentation.
+_BLOCKS = {
+    "agent.yaml": {"nodeSelector": 6, "tolerations": 6, "resources": 8},
+    "controller.yaml": {"nodeSelector": 6, "tolerations": 6, "affinity": 6, "resources": 8},
+}
+
+
+class Changed(Exception):
+    """A manifest is not as this program expects it; the message says what to adapt."""
+
+
+def template(name: str, text: str, source: str, condition: str = "") -> str:
+    """Give the template of a manifest: its file's `name` and `text`, and where it is, for the note at its head.
+
+    Raises Changed if a place for a value is not there just once.
+    """
+    if "{{" in text:
+        raise Changed(f"{source} has {{{{, which Helm would evaluate")
+    for old, new in _EDITS.get(name, ()):
+        text = _replaced(text, old, new, source)
+    for key, indent in _BLOCKS.get(name, {}).items():
+        text = _replaced(text, _block(text, key, indent, source), _value(name, key, indent), source)
+    text = "---\n".join(_labelled(document, source) for document in re.split(r"^---\n", text, flags=re.MULTILINE))
+    condition = condition or _CONDITIONS.get(name, "")
+    if condition:
+        text = f"{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n"
+    return f"{note(source)}{text}"
+
+
+def note(source: str) -> str:
+    """The head of a generated template."""
+    return f"{{{{- /* Generated by build/chart/generate.py from {source}: change that. */ -}}}}\n"
+
+
+def runtime(name: str, patch: str, source: str) -> str:
+    """Give, as named templates, what the overlay of a runtime adds to the agent: `patch` is its agent.yaml."""
+    parts = {}
+    for kind, key, indent in (("mounts", "volumeMounts", 8), ("volumes", "volumes", 6)):
+        lines = _block(patch, key, indent, source).splitlines()[1:]
+        body = "\n".join(line.removeprefix(" " * indent) for line in lines)
+        parts[kind] = f'{{{{- define "registry-mirror.{kind}.{name}" -}}}}\n{body}\n{{{{- end }}}}\n'
+    return note(source) + "\n".join(parts.values())
+
+
+def _replaced(text: str, old: str, new: str, source: str) -> str:
+    if text.count(old) != 1:
+        raise Changed(f"{source} has not just once:\n{old}")
+    return text.replace(old, new)
+
+
+def _block(text: str, key: str, indent: int, source: str) -> str:
+    """The lines of a key and of all that belongs to it; a comment at its end is the next one's."""
+    margin = " " * indent
+    found = re.findall(rf"^{margin}{key}:\n(?:(?:{margin}#.*\n)*{margin}(?:  |- ).*\n)+", text, re.MULTILINE)
+    if len(found) != 1:
+        raise Changed(f"{source} has not just once: {key}, indented by {indent}")
+    block: str = found[0]
+    return block
+
+
+def _value(name: str, key: str, indent: int) -> str:
+    margin = " " * indent
+    lines = (
+        f"{{{{- with .Values.{name.removesuffix('.yaml')}.{key} }}}}",
+        f"{key}:",
+        f"  {{{{- toYaml . | nindent {indent + 2} }}}}",
+        "{{- end }}",
+    )
+    return "".join(f"{margin}{line}\n" for line in lines)
+
+
+def _labelled(document: str, source: str) -> str:
+    """What kustomize adds to every object and Pod, the label with the name of the project, and the annotations."""
+    (kind,) = re.findall(r"^kind: (\w+)$", document, re.MULTILINE)
+    named = r"(^metadata:\n  name: .*\n(?:  namespace: .*\n)?)(?:  labels:\n)?"
+    document, count = re.subn(named, rf"\1  labels:\n    {_NAME}\n", document, count=1, flags=re.MULTILINE)
+    if count != 1:
+        raise Changed(f"{source} has a {kind} whose metadata do not begin with name and namespace")
+    document = re.sub(r"^(      labels:\n)(?=        app)", rf"\1        {_NAME}\n", document, flags=re.MULTILINE)
+    if kind in _ANNOTATED:
+        line = f'  {{{{- include "registry-mirror.annotations" (dict "root" $ {_ANNOTATED[kind]}) }}}}\n'
+        document = _replaced(document, f"\n  labels:\n    {_NAME}\n", f"\n{line}  labels:\n    {_NAME}\n", source)
+    return document
