@@ -166,7 +166,9 @@ def test_watch_tells_each_change_and_ends_quietly(played: tuple[Cluster, Players
     env = {**os.environ, "KUBECONFIG": str(cluster.plane.admin_kubeconfig), "PYTHONPATH": str(REPOSITORY / "operator")}
     out = tmp_path / "out"
     with out.open("w") as stream:
-        command = [sys.executable, "-m", "registry_mirror", "status", "--watch", "-o", "json"]
+        # Where this is run in the background of a script, SIGINT is ignored, and so it would be by the program.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "registry_mirror"]
+        command += ["status", "--watch", "-o", "json"]
         watch = subprocess.Popen(command, env=env, stdout=stream, stderr=subprocess.STDOUT)
     try:
         cluster.until(lambda: len(out.read_text().splitlines()) >= 1, "the first look", 60)

@@ -272,7 +272,7 @@ containerd  {version}    in force  -       3 AGE    node-1, node-2, node-3
         "3 nodes with containerd (node-1, node-2, node-3): no restart is needed",
         f"  added    {_TREE}/certs.d/quay.io/hosts.toml  (the next pull uses it)",
     ]
-    assert f'  +[host."{story.mirror.url}"]' in done.stdout.splitlines()
+    assert f"  +  {story.mirror.url}/v2:" in done.stdout.splitlines()
 
 
 def test_probe_follows_an_image_through_the_agent_of_a_node(story: Story) -> None:

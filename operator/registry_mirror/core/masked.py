@@ -24,6 +24,7 @@ _TABLES = {"auth", "header"}
 # In free text, user names such as root or admin say nothing that is secret, and are everywhere.
 _NOT_HIDDEN = {"username"}
 _WORTH = 16  # the shortest line of a key that tells something about it
+_SETTINGS = (".toml", ".conf", ".yaml", ".yml", ".json")
 # For what neither parser takes.
 _LOOSE = re.compile(r"""(?i)(?:password|auth|token|authorization)["']?[ \t]*[:=][ \t]*["'\[]*([^"'\s\]]+)""")
 
@@ -45,13 +46,18 @@ def diff(path: str, old: str | None, new: str | None) -> list[str]:
 def _shown(path: str, text: str | None) -> list[str]:
     if text is None:
         return []
-    if "-----BEGIN " in text:
+    if _is_pem(path, text):
         return [f"({text.count('-----BEGIN ')} PEM blocks)"]
     try:
         document = _parsed(path, text)
     except (ValueError, RecursionError):
         return ["(it cannot be read, so it is not shown)"]
     return list(_lines(document, 0))
+
+
+def _is_pem(path: str, text: str) -> bool:
+    """Whether a file has certificates or keys; a password in a file of settings may well look as if it were one."""
+    return not path.endswith(_SETTINGS) and "-----BEGIN " in text
 
 
 def _parsed(path: str, text: str) -> Any:
@@ -99,7 +105,7 @@ def _masked(label: str, item: Any, depth: int) -> Iterator[str]:
 
 def secrets(path: str, text: str) -> set[str]:
     """Give what is secret in a file of a node, each as it stands there and as what it encodes."""
-    if "-----BEGIN " in text:
+    if _is_pem(path, text):
         return {line.strip() for line in text.split("\n") if _of_key(line)} if "PRIVATE KEY" in text else set()
     try:
         document = _parsed(path, text)
