@@ -344,8 +344,10 @@ def test_ctr_takes_the_archive_and_its_own_is_taken(scene: Scene, new_node: Node
     assert set(scene.images) <= set(listed)
     names = list(scene.images)[:3]
     exported = new_node.path("/var/tmp/exported.tar")
+    # Without --local, ctr may end before all of the file is written (seen with 2.4.2).
+    options = ("--local", "--all-platforms")
     try:
-        new_node.run(*ctr, "export", "--all-platforms", "/var/tmp/exported.tar", *names, timeout=90.0, check=True)
+        new_node.run(*ctr, "export", *options, "/var/tmp/exported.tar", *names, timeout=90.0, check=True)
         found = Reader(exported)
         sizes = [sum(found.blobs(digest).values()) for digest in found.images.values()]
     finally:
