@@ -6,6 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from registry_mirror.api.errors import TransientError, WaitingError
 from registry_mirror.controller.workqueue import Key, WorkQueue
 
@@ -179,3 +181,26 @@ def test_lag_says_for_how_long_the_oldest_key_has_been_due() -> None:
     queue.add(B)
     now = 107.0
     assert queue.lag() == 7
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_it_ends_when_it_is_told_to_amid_a_change(turns: int) -> None:
+    """Until Python 3.12, asyncio.wait_for forgets that it was cancelled if what it waits for has just come."""
+
+    async def nothing(_key: Key) -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> bool:
+        queue = WorkQueue(nothing, lambda *_: None)
+        running = asyncio.create_task(queue.run(4))
+        queue.add(A, 60.0)
+        await asyncio.sleep(0.01)
+        queue.add(B, 30.0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        ended, _ = await asyncio.wait({running}, timeout=5.0)
+        return bool(ended)
+
+    with asyncio.Runner() as runner:
+        assert runner.run(main())

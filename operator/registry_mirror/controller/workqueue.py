@@ -6,6 +6,7 @@ kopf logs and drops what an event handler raises, so retrying is our own busines
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import random
@@ -87,10 +88,11 @@ class WorkQueue:
                 del self._due[key]
                 return key
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not by wait_for: until Python 3.12 it forgets that it was cancelled if what it waits for has just come,
+            # and a controller that has lost its Lease would never end.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
 
     async def _one(self, key: Key) -> str:
         try:
