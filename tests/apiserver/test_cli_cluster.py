@@ -176,7 +176,10 @@ def test_watch_tells_each_change_and_ends_quietly(played: tuple[Cluster, Players
     finally:
         players.stalled.clear()
         watch.send_signal(signal.SIGINT)
-        code = watch.wait(120)
+        try:
+            code = watch.wait(120)
+        finally:
+            watch.kill()
     lines = out.read_text().splitlines()
     assert code == 0
     states = [[group["state"] for group in json.loads(line)["groups"]] for line in lines]
