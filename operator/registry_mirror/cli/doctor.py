@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..core.finding import Examined, Finding
 from ..core.words import counted, some
 from .local import show
 from .options import cluster_options, output_option, with_options
-from .screen import paragraph, safe
+from .screen import paragraph, safe, terminal_width
 from .which_node import node_options, this_node
 
 EXIT_CODES = (
@@ -51,8 +50,7 @@ def command(
         from .doctor_cluster import cluster
 
         found = cluster(node, kubeconfig, context)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    show(found, list(lines(found, width)), output)
+    show(found, list(lines(found, terminal_width())), output)
     sys.exit(max((_CODES[item.severity] for item in found.findings), default=0))
 
 

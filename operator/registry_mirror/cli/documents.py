@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +15,7 @@ from ..core.bundle import MirrorProblem, Rendered
 from ..core.render import render
 from ..core.resolve import ResolvedMirror, Source, SourceKind, resolve, source
 from ..core.select import select
+from .reading import shown, yaml_of
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -106,11 +105,11 @@ def _raise_all(failures: list[InvalidError]) -> None:
 def load(files: tuple[str, ...]) -> Loaded:
     """Read all documents; raises InvalidError and ManyErrors, which name file and object."""
     loaded = Loaded()
-    documents = [(_shown(name), document) for name in files for document in _documents(name)]
+    documents = [(shown(name), document) for name in files for document in _documents(name)]
     _collect(documents, lambda item: _named(item[0], lambda: _take(*item, loaded)))
     if not loaded.mirrors:
         found = FieldError("", "no RegistryMirror", "give at least one document of that kind")
-        raise InvalidError(", ".join(map(_shown, files)), (found,))
+        raise InvalidError(", ".join(map(shown, files)), (found,))
     return loaded
 
 
@@ -130,26 +129,8 @@ def _take(file: str, document: Mapping[str, Any], loaded: Loaded) -> None:
         click.echo(f"note: {file}: {parse.subject_of(document)} is not read", err=True)
 
 
-def _shown(name: str) -> str:
-    return "standard input" if name == "-" else name
-
-
 def _documents(name: str) -> Iterator[Mapping[str, Any]]:
-    import yaml
-
-    subject = _shown(name)
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text()
-        documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except OSError as error:
-        raise InvalidError(subject, (FieldError("", error.strerror or "", "give a readable file"),)) from None
-    except UnicodeDecodeError:
-        raise InvalidError(subject, (FieldError("", "bytes that are not UTF-8", "give a YAML file"),)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise InvalidError(subject, (FieldError(where, "", f"write valid YAML ({problem})"),)) from None
+    subject, documents = shown(name), list(yaml_of(name, "YAML"))
     for index, document in enumerate(documents):
         if document is None:
             continue

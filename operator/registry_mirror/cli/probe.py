@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..api.errors import ProblemError
 from ..api.models import RuntimeName
 from .local import seconds, show
 from .options import cluster_options, output_option, with_options
-from .screen import paragraph, safe, table
+from .screen import paragraph, safe, table, terminal_width
 from .which_node import node_options, this_node
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ def command(
     else:
         words = [*(["--all"] if everyone else []), *(["--pull"] if pull else [])]
         found = asyncio.run(_remote(image, node, words, timeout, kubeconfig, context))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    show(found, list(lines(found, width)), output)
+    show(found, list(lines(found, terminal_width())), output)
     sys.exit(code(found))
 
 

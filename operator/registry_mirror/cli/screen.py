@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import click
 
-from ..core.times import seconds as seconds
+from ..core.times import seconds
 
 Colours = Mapping[str, str]
 _LEAST_WIDTH = 60
@@ -32,6 +34,11 @@ def _styled(cell: str, width: int, colours: Colours) -> str:
     colour = colours.get(cell)
     padding = " " * (width - len(cell))
     return f"{click.style(cell, fg=colour) if colour else cell}{padding}"
+
+
+def terminal_width() -> int:
+    """Give how many characters a line of standard output has; 0 for lines of any length, where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def paragraph(text: str, width: int) -> list[str]:

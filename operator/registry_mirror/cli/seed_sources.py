@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import FieldError, InvalidError
 from ..core.seeding import Reference, images_of, listed, reference
 from ..kube.resources import CONFIG_MAPS, MIRRORS, PODS, SECRETS, SYSTEM_NAMESPACE, Resource
+from .reading import shown, text_of, yaml_of
 
 if TYPE_CHECKING:
     from ..kube.client import Api
@@ -27,10 +25,11 @@ def given(images: tuple[str, ...], lists: tuple[str, ...], manifests: tuple[str,
     """Give the images of the command line, of lists, and of Kubernetes manifests. Raises InvalidError."""
     found = {_read("the command line", "", text) for text in images}
     for name in lists:
-        found |= {_read(_shown(name), f"line {number}", text) for number, text in listed(_text(name))}
+        found |= {_read(shown(name), f"line {number}", text) for number, text in listed(text_of(name))}
     for name in manifests:
-        for document in _documents(name):
-            found |= {_read(_shown(name), _named(document), text) for text in images_of(document)}
+        # Strings only where an image could stand: a chart may have dates, and tags that no loader knows.
+        for document in yaml_of(name, strings=True):
+            found |= {_read(shown(name), _named(document), text) for text in images_of(document)}
     return found
 
 
@@ -45,32 +44,6 @@ def _named(document: Any) -> str:
     from ..api.parse import subject_of
 
     return subject_of(document) if isinstance(document, dict) else ""
-
-
-def _shown(name: str) -> str:
-    return "standard input" if name == "-" else name
-
-
-def _text(name: str) -> str:
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text()
-    except OSError as error:
-        raise InvalidError(name, (FieldError("", error.strerror or "", "give a readable file"),)) from None
-    except UnicodeDecodeError:
-        raise InvalidError(_shown(name), (FieldError("", "bytes that are not UTF-8", "give a text file"),)) from None
-
-
-def _documents(name: str) -> Iterator[Any]:
-    import yaml
-
-    try:
-        # Strings only where an image could stand: a chart may have dates, and tags that no loader knows.
-        yield from yaml.load_all(_text(name), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise InvalidError(_shown(name), (FieldError(where, "", f"write valid YAML ({problem})"),)) from None
 
 
 async def from_cluster(api: Api) -> tuple[set[Reference], list[str]]:

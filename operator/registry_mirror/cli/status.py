@@ -17,9 +17,10 @@ from msgspec.structs import replace
 from ..api.errors import ProblemError
 from ..core.overview import Leader, Overview, Seen, overview
 from ..core.select import matches
+from ..core.times import seconds
 from ..core.words import some
 from .options import cluster_options, complete_mirror, output_option, with_options
-from .screen import safe, seconds
+from .screen import safe, terminal_width
 from .status_view import one, whole
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def command(name: str, watch: bool, output: str, kubeconfig: str, context: str) 
             asyncio.run(_watch(name, output, kubeconfig, context))
         return
     found = asyncio.run(_once(name, kubeconfig, context))
-    click.echo(_text(found, name, output, time.time(), _width()), nl=False)
+    click.echo(_text(found, name, output, time.time(), terminal_width()), nl=False)
     sys.exit(_CODES[found.state])
 
 
@@ -87,7 +88,7 @@ async def _watch(name: str, output: str, kubeconfig: str, context: str) -> None:
                     found = await reader.look()
                     took = time.monotonic() - started
                     if terminal:
-                        _redraw(_text(found, name, output, time.time(), _width()))
+                        _redraw(_text(found, name, output, time.time(), terminal_width()))
                     elif found != last:
                         click.echo(_document(found, output, last) or _text(found, name, output, time.time(), 0))
                     last = found
@@ -110,10 +111,6 @@ def _redraw(text: str) -> None:
     """Write over the screen, line by line, so that it does not flicker."""
     lines = text.splitlines()[: max(shutil.get_terminal_size().lines - 1, 1)]
     click.echo("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", nl=False)
-
-
-def _width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from ..core import bundle as bundles
 from ..core.bundle import Bundle
 from ..core.garbage import collectable
 from ..core.members import start_of
+from ..core.times import seconds
 from ..kube.client import Api
 from ..kube.resources import BUNDLE_KEY, BUNDLE_LABELS, SECRETS, Resource
-from .store import seconds
 
 _log = logging.getLogger(__name__)
 

@@ -19,13 +19,14 @@ from ..core.bundle import Bundle
 from ..core.members import Member
 from ..core.plan import NodeView
 from ..core.rollout import Decision, decide
+from ..core.times import seconds
 from ..core.windows import Opening, opening
 from ..kube.client import Api
 from ..kube.resources import CONFIGS, Resource
 from .bundles import Bundles
 from .election import Ledger
 from .plans import Plans
-from .store import NodeInfo, Store, seconds
+from .store import NodeInfo, Store
 from .writes import Order, Writes
 
 _LATE = 10.0  # an agent that has not answered for so long may be gone

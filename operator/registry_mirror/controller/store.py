@@ -26,7 +26,7 @@ from ..api.models import (
 )
 from ..core.resolve import Source, SourceKind, source
 from ..core.startup import carries
-from ..core.times import seconds as seconds
+from ..core.times import seconds
 from ..kube.resources import CONFIG_MAPS, CONFIGS, MIRRORS, NODES, POLICIES, SECRETS, Resource
 
 _log = logging.getLogger(__name__)
