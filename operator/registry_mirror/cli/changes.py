@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import click
-import msgspec
-
 from ..core.compare import Comparison
+from .local import show
 
 MEANING = {
     "live": "the next pull uses it",
@@ -16,16 +14,8 @@ MEANING = {
 
 def show_changes(found: Comparison, output: str) -> None:
     """Print a comparison: lines for a person (``text``), or an object for programs (``json``, ``yaml``)."""
-    if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    elif output == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump(msgspec.to_builtins(found), sort_keys=False, allow_unicode=True), nl=False)
-    else:
-        for item in found.differences:
-            click.echo(f"{item.change:<8} {item.path}  ({MEANING[item.effect]})")
-        click.echo(_verdict(found))
+    lines = [f"{item.change:<8} {item.path}  ({MEANING[item.effect]})" for item in found.differences]
+    show(found, [*lines, _verdict(found)], output)
 
 
 def _verdict(found: Comparison) -> str:
